@@ -1,0 +1,117 @@
+//! PBXes: the phone systems that a tenant protects, and the agent on each.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::ids::PbxId;
+
+/// Seconds between heartbeats of agent and server.
+pub const HEARTBEAT_SECONDS: u32 = 4;
+/// After this many seconds without a word an agent is offline.
+pub const OFFLINE_AFTER_SECONDS: i64 = 12;
+
+/// What an agent is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PbxState {
+    /// Added, no agent has enrolled yet.
+    WaitingForAgent,
+    /// Connected.
+    Online,
+    /// Not heard from.
+    Offline,
+    /// Its certificate was revoked.
+    Revoked,
+}
+
+/// A PBX as the list shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pbx {
+    /// Its id.
+    pub id: PbxId,
+    /// The name that people gave it; one per tenant.
+    pub name: String,
+    /// What its agent is doing.
+    pub state: PbxState,
+    /// When it was added.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When its agent was last heard.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub last_seen_at: Option<OffsetDateTime>,
+    /// Until when its enrolment token can be used; `None` when there is none.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub token_expires_at: Option<OffsetDateTime>,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// Host name of the machine.
+    pub hostname: String,
+    /// `asterisk` or `simulated`.
+    pub pbx_kind: String,
+    /// Version of the PBX.
+    pub pbx_version: String,
+    /// `nftables`, or `memory` where nothing is enforced for real.
+    pub firewall: String,
+    /// The revision that the tenant's policy has.
+    pub wanted_revision: i64,
+    /// The revision that the agent has applied.
+    pub applied_revision: i64,
+    /// Digest of the applied policy, hexadecimal.
+    pub applied_digest: String,
+    /// The number of the tenant's last change of bans, and of the last one that the agent has applied.
+    pub wanted_ban_seq: i64,
+    /// See `wanted_ban_seq`.
+    pub applied_ban_seq: i64,
+    /// How long the last apply took on the PBX, in microseconds.
+    pub applied_took_us: i64,
+    /// Why the agent refused the wanted revision; empty when it did not.
+    pub last_refusal: String,
+    /// Bans in its kernel.
+    pub bans: i64,
+    /// Phones registered.
+    pub registered: i32,
+    /// Reports dropped while it was cut off.
+    pub dropped: i64,
+}
+
+/// What to run on the PBX to connect it. Shown once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolmentCommand {
+    /// The PBX.
+    pub pbx_id: PbxId,
+    /// Its name.
+    pub pbx_name: String,
+    /// The exact command.
+    pub command: String,
+    /// Until when it works.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+}
+
+/// A PBX whose agent is up to date, for tests of what sums PBXes up.
+#[cfg(test)]
+pub(crate) fn sample(name: &str, state: PbxState) -> Pbx {
+    Pbx {
+        id: uuid::Uuid::nil().into(),
+        name: name.to_owned(),
+        state,
+        created_at: OffsetDateTime::UNIX_EPOCH,
+        last_seen_at: None,
+        token_expires_at: None,
+        agent_version: "0.1.0".to_owned(),
+        hostname: name.to_owned(),
+        pbx_kind: "asterisk".to_owned(),
+        pbx_version: "22".to_owned(),
+        firewall: "nftables".to_owned(),
+        wanted_revision: 7,
+        applied_revision: 7,
+        applied_digest: String::new(),
+        wanted_ban_seq: 40,
+        applied_ban_seq: 40,
+        applied_took_us: 1_001,
+        last_refusal: String::new(),
+        bans: 3,
+        registered: 12,
+        dropped: 0,
+    }
+}
