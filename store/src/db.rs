@@ -1,0 +1,187 @@
+//! The doors to the database. The only place where transactions begin.
+
+use std::ops::{Deref, DerefMut};
+use std::str::FromStr as _;
+
+use policy::ids::{TenantId, UserId};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions as _, PgConnection, PgPool, Postgres, Transaction};
+
+/// What can go wrong with the database, as far as callers act on it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A unique constraint refused; its name is API.
+    #[error("{constraint} holds already")]
+    Conflict {
+        /// Name of the constraint.
+        constraint: String,
+    },
+    /// A role that could bypass row security, or one that can't be used.
+    #[error("{0}")]
+    UnsafeRole(String),
+    /// The schema could not be brought up to date.
+    #[error("bringing the schema up to date")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// Anything else.
+    #[error("the database")]
+    Database(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match error.as_database_error().and_then(|db| if db.is_unique_violation() { db.constraint() } else { None }) {
+            Some(constraint) => Self::Conflict { constraint: constraint.to_owned() },
+            None => Self::Database(error),
+        }
+    }
+}
+
+/// The database, as the two restricted roles.
+#[derive(Debug, Clone)]
+pub struct Store {
+    app: PgPool,
+    system: PgPool,
+}
+
+impl Store {
+    /// Connects as the application's role and as the jobs' role.
+    ///
+    /// # Errors
+    /// When the database can't be reached, or a role could bypass row security.
+    pub async fn connect(app_url: &str, system_url: &str, max_connections: u32) -> Result<Self, StoreError> {
+        let store = Self { app: pool(app_url, max_connections).await?, system: pool(system_url, 2).await? };
+        refuse_unsafe(&store.app).await?;
+        refuse_unsafe(&store.system).await?;
+        Ok(store)
+    }
+
+    /// A transaction on the installation's tables.
+    pub async fn platform(&self) -> Result<PlatformTx, StoreError> {
+        begin(&self.app).await
+    }
+
+    /// A transaction on the installation's tables in which a person may read her own memberships.
+    pub async fn person(&self, user: UserId) -> Result<PlatformTx, StoreError> {
+        let mut tx = begin(&self.app).await?;
+        sqlx::query_scalar!("SELECT set_config('ringfence.user_id', $1, true)", user.to_string()).fetch_one(tx.conn()).await?;
+        Ok(tx)
+    }
+
+    /// A transaction on one tenant's tables; PostgreSQL shows it the rows of no other.
+    pub async fn tenant(&self, tenant: TenantId) -> Result<TenantTx, StoreError> {
+        let mut tx = begin(&self.app).await?;
+        sqlx::query_scalar!("SELECT set_config('ringfence.tenant_id', $1, true)", tenant.to_string()).fetch_one(tx.conn()).await?;
+        Ok(TenantTx { tx, tenant })
+    }
+
+    /// A transaction as the jobs' role, which sees only the columns that say what is due.
+    pub(crate) async fn system(&self) -> Result<PlatformTx, StoreError> {
+        begin(&self.system).await
+    }
+
+    /// The pool of the application's role, for the listener on notifications.
+    pub(crate) fn app_pool(&self) -> &PgPool {
+        &self.app
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where transactions begin")]
+async fn begin(pool: &PgPool) -> Result<PlatformTx, StoreError> {
+    Ok(PlatformTx { tx: pool.begin().await? })
+}
+
+async fn pool(url: &str, max_connections: u32) -> Result<PgPool, StoreError> {
+    let options = PgConnectOptions::from_str(url)?
+        .application_name("ringfence")
+        // Lists have optional filters; only a plan made for the very parameters uses the right index.
+        .options([("plan_cache_mode", "force_custom_plan"), ("statement_timeout", "20000")])
+        .log_slow_statements(tracing::log::LevelFilter::Debug, std::time::Duration::from_millis(500));
+    Ok(PgPoolOptions::new().max_connections(max_connections).connect_with(options).await?)
+}
+
+async fn refuse_unsafe(pool: &PgPool) -> Result<(), StoreError> {
+    let role = sqlx::query!(
+        r#"SELECT rolname AS "name!", rolsuper OR rolbypassrls AS "unsafe!",
+                  EXISTS (SELECT FROM pg_class WHERE relowner = pg_roles.oid AND relrowsecurity) AS "owner!"
+           FROM pg_roles WHERE rolname = current_user"#
+    )
+    .fetch_one(pool)
+    .await?;
+    if role.r#unsafe || role.owner {
+        return Err(StoreError::UnsafeRole(format!(
+            "the database role “{}” could bypass row security; use ringfence_app and ringfence_system as migrations/roles.sql makes them",
+            role.name
+        )));
+    }
+    Ok(())
+}
+
+/// Brings the schema up to date, as the owner's role.
+///
+/// # Errors
+/// When the database can't be reached or a migration fails.
+pub async fn migrate(owner_url: &str) -> Result<(), StoreError> {
+    let mut connection = PgConnectOptions::from_str(owner_url)?.connect().await?;
+    sqlx::query!("SET ROLE ringfence_owner").execute(&mut connection).await?;
+    sqlx::migrate!("../migrations/sql").run(&mut connection).await?;
+    Ok(())
+}
+
+/// A transaction on tables that belong to no tenant.
+#[derive(Debug)]
+pub struct PlatformTx {
+    tx: Transaction<'static, Postgres>,
+}
+
+impl PlatformTx {
+    /// Keeps what was written.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        Ok(self.tx.commit().await?)
+    }
+
+    /// Forgets what was written.
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        Ok(self.tx.rollback().await?)
+    }
+
+    pub(crate) fn conn(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
+}
+
+/// A transaction on the tables of one tenant. Also reaches tables that belong to no tenant.
+#[derive(Debug)]
+pub struct TenantTx {
+    tx: PlatformTx,
+    tenant: TenantId,
+}
+
+impl TenantTx {
+    /// The tenant.
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// Keeps what was written.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        self.tx.commit().await
+    }
+
+    /// Forgets what was written.
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        self.tx.rollback().await
+    }
+}
+
+impl Deref for TenantTx {
+    type Target = PlatformTx;
+    fn deref(&self) -> &PlatformTx {
+        &self.tx
+    }
+}
+
+impl DerefMut for TenantTx {
+    fn deref_mut(&mut self) -> &mut PlatformTx {
+        &mut self.tx
+    }
+}

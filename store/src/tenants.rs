@@ -1,0 +1,47 @@
+//! Tenants: their row, and the revision of their policy.
+
+use policy::detection::DetectionRule;
+use time::OffsetDateTime;
+
+use crate::db::{StoreError, TenantTx};
+
+/// Makes the tenant of this transaction. A short name that is taken conflicts with `tenants_slug_key`.
+pub async fn insert(tx: &mut TenantTx, name: &str, slug: &str, now: OffsetDateTime) -> Result<(), StoreError> {
+    let id = tx.tenant().0;
+    sqlx::query!("INSERT INTO tenants (id, name, slug, created_at) VALUES ($1, $2, $3, $4)", id, name, slug, now)
+        .execute(tx.conn())
+        .await?;
+    sqlx::query!("INSERT INTO slugs (slug) VALUES ($1)", slug).execute(tx.conn()).await?;
+    Ok(())
+}
+
+/// Raises the revision of the tenant's policy and answers the new one.
+pub async fn raise_revision(tx: &mut TenantTx) -> Result<i64, StoreError> {
+    let id = tx.tenant().0;
+    Ok(sqlx::query_scalar!(
+        "UPDATE tenants SET policy_revision = policy_revision + 1 WHERE id = $1 RETURNING policy_revision",
+        id
+    )
+    .fetch_one(tx.conn())
+    .await?)
+}
+
+/// The revision of the tenant's policy and its detection rule; `None` when there is no such tenant.
+pub async fn policy(tx: &mut TenantTx) -> Result<Option<(i64, DetectionRule)>, StoreError> {
+    let id = tx.tenant().0;
+    let row = sqlx::query!(
+        "SELECT policy_revision, detect_failures, detect_window_seconds, detect_ban_seconds, detect_max_ban_seconds FROM tenants WHERE id = $1",
+        id
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(row.map(|row| {
+        let rule = DetectionRule {
+            failures: row.detect_failures.unsigned_abs(),
+            window_seconds: row.detect_window_seconds.unsigned_abs(),
+            ban_seconds: row.detect_ban_seconds.unsigned_abs(),
+            max_ban_seconds: row.detect_max_ban_seconds.unsigned_abs(),
+        };
+        (row.policy_revision, rule)
+    }))
+}
