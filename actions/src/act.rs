@@ -1,0 +1,174 @@
+//! The frame of every action on a tenant: permission, transaction, audit row, notification, commit. A refusal changes nothing and
+//! leaves its own audit row.
+
+use std::net::IpAddr;
+
+use policy::audit::Outcome;
+use policy::authz::{Need, Operation};
+use policy::ids::{AuditId, TenantId};
+use serde_json::{Map, Value};
+use store::TenantTx;
+use store::audit::NewAuditRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::bus::Topic;
+use crate::caller::Caller;
+use crate::ctx::Ctx;
+use crate::error::ActError;
+
+/// Who does something, for the audit log.
+#[derive(Debug, Clone)]
+pub(crate) struct Actor {
+    pub tenant_id: TenantId,
+    /// An e-mail address, `pbx NAME`, or `system`.
+    pub name: String,
+    /// From where; `None` for the system itself.
+    pub address: Option<IpAddr>,
+}
+
+impl From<&Caller> for Actor {
+    fn from(caller: &Caller) -> Self {
+        Self { tenant_id: caller.tenant_id, name: caller.email.clone(), address: Some(caller.address) }
+    }
+}
+
+/// Something being done in a tenant.
+pub(crate) struct Act<'a> {
+    ctx: &'a Ctx,
+    actor: Actor,
+    operation: Operation,
+    /// The transaction to write in.
+    pub tx: TenantTx,
+    /// The instant of the whole action.
+    pub now: OffsetDateTime,
+    subject: String,
+    details: Map<String, Value>,
+    topics: Vec<Topic>,
+}
+
+impl<'a> Act<'a> {
+    /// Begins, if the caller's role allows the operation.
+    pub(crate) async fn begin(ctx: &'a Ctx, caller: &Caller, operation: Operation) -> Result<Self, ActError> {
+        let act = Self::begin_as(ctx, caller.into(), operation).await?;
+        let allowed = match operation.need() {
+            Need::Permission(permission) => caller.role.may(permission),
+            Need::Nothing | Need::Password | Need::Session => true,
+            Need::EnrolmentToken | Need::PbxCertificate => false,
+        };
+        if allowed { Ok(act) } else { act.finish(Err(ActError::Forbidden)).await }
+    }
+
+    /// Begins for somebody whose right to it has been checked by other means: an agent's certificate, a login in progress.
+    pub(crate) async fn begin_as(ctx: &'a Ctx, actor: Actor, operation: Operation) -> Result<Self, ActError> {
+        let tx = ctx.store().tenant(actor.tenant_id).await?;
+        Ok(Self::begin_in(ctx, tx, actor, operation))
+    }
+
+    /// The same, in a transaction that has begun.
+    pub(crate) fn begin_in(ctx: &'a Ctx, tx: TenantTx, actor: Actor, operation: Operation) -> Self {
+        let now = ctx.now();
+        Self { ctx, actor, operation, tx, now, subject: String::new(), details: Map::new(), topics: Vec::new() }
+    }
+
+    /// Names what it is done to, for the audit log.
+    pub(crate) fn subject(&mut self, subject: impl ToString) {
+        self.subject = subject.to_string();
+    }
+
+    /// Notes a detail for the audit log. Never a secret.
+    pub(crate) fn detail(&mut self, name: &str, value: impl Into<Value>) {
+        self.details.insert(name.to_owned(), value.into());
+    }
+
+    /// Tells at commit that something changed.
+    pub(crate) fn publish(&mut self, topic: Topic) {
+        if !self.topics.contains(&topic) {
+            self.topics.push(topic);
+        }
+    }
+
+    /// Raises the revision of the tenant's policy, so that all its PBXes get the new one.
+    pub(crate) async fn raise_revision(&mut self) -> Result<(), ActError> {
+        let revision = store::tenants::raise_revision(&mut self.tx).await?;
+        self.detail("revision", revision);
+        self.publish(Topic::Policy);
+        Ok(())
+    }
+
+    /// Ends it without an audit row: for what others have audited, such as heartbeats and expiries.
+    pub(crate) async fn finish_quietly(mut self) -> Result<(), ActError> {
+        for topic in self.topics {
+            store::notify::publish(&mut self.tx, topic.as_str()).await?;
+        }
+        Ok(self.tx.commit().await?)
+    }
+
+    /// Ends it: on success writes the audit row, publishes and commits; on failure takes everything back and audits the refusal.
+    pub(crate) async fn finish<T>(self, result: Result<T, ActError>) -> Result<T, ActError> {
+        let Self { ctx, actor, operation, mut tx, now, subject, details, topics } = self;
+        match result {
+            Ok(value) => {
+                if operation.changes() {
+                    append(&mut tx, &actor, operation, Outcome::Done, subject, details, now).await?;
+                    store::notify::publish(&mut tx, Topic::Audit.as_str()).await?;
+                }
+                for topic in topics {
+                    store::notify::publish(&mut tx, topic.as_str()).await?;
+                }
+                tx.commit().await?;
+                Ok(value)
+            }
+            Err(error) => {
+                tx.rollback().await?;
+                let audited = operation.changes() || matches!(error, ActError::Forbidden);
+                if audited && !matches!(error, ActError::Internal { .. }) {
+                    refused(ctx, &actor, operation, subject, details, &error).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+async fn append(
+    tx: &mut TenantTx,
+    actor: &Actor,
+    operation: Operation,
+    outcome: Outcome,
+    subject: String,
+    details: Map<String, Value>,
+    at: OffsetDateTime,
+) -> Result<(), ActError> {
+    let row = NewAuditRow {
+        id: AuditId(Uuid::now_v7()),
+        at,
+        actor: printable(&actor.name),
+        action: operation.path(),
+        outcome,
+        subject: printable(&subject),
+        details: Value::Object(details).to_string(),
+        source: actor.address.map(|address| address.to_string()).unwrap_or_default(),
+    };
+    Ok(store::audit::append(tx, row).await?)
+}
+
+/// What somebody typed may hold anything; the log, and PostgreSQL, take no control characters.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+async fn refused(
+    ctx: &Ctx,
+    actor: &Actor,
+    operation: Operation,
+    subject: String,
+    mut details: Map<String, Value>,
+    error: &ActError,
+) -> Result<(), ActError> {
+    details.insert("refused".to_owned(), error.to_string().into());
+    let mut tx = ctx.store().tenant(actor.tenant_id).await?;
+    append(&mut tx, actor, operation, Outcome::Refused, subject, details, ctx.now()).await?;
+    store::notify::publish(&mut tx, Topic::Audit.as_str()).await?;
+    Ok(tx.commit().await?)
+}

@@ -1,0 +1,374 @@
+//! What agents do: enrol, connect, apply, report. Who an agent is comes from its certificate alone.
+
+use std::net::IpAddr;
+
+use policy::authz::Operation;
+use policy::bans::{BanChange, BanDigest, BanEntry};
+use policy::blocked_ips::BanSource;
+use policy::ids::{BatchId, PbxId, TenantId};
+use policy::net;
+use policy::reports::{DetectedBan, ReportEvent};
+use policy::snapshot::PolicySnapshot;
+use sha2::{Digest as _, Sha256};
+use store::agents::Described;
+use store::blocked_ips::NewBan;
+use uuid::Uuid;
+
+use crate::act::{Act, Actor};
+use crate::bus::Topic;
+use crate::ctx::{Ctx, INSTALLATION};
+use crate::error::ActError;
+use crate::{bans, blocked_ips, ca};
+
+/// Changes sent as deltas; who is further behind gets the whole set.
+const MAX_DELTA: i64 = 5_000;
+
+/// An agent whose certificate holds.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    /// Its tenant.
+    pub tenant_id: TenantId,
+    /// Its PBX.
+    pub pbx_id: PbxId,
+    /// The PBX's name.
+    pub pbx_name: String,
+    /// Hash of its certificate.
+    fingerprint: Vec<u8>,
+}
+
+impl Agent {
+    fn actor(&self) -> Actor {
+        Actor { tenant_id: self.tenant_id, name: format!("pbx {}", self.pbx_name), address: None }
+    }
+
+    async fn act<'a>(&self, ctx: &'a Ctx) -> Result<Act<'a>, ActError> {
+        Act::begin_as(ctx, self.actor(), Operation::LinkAgent).await
+    }
+}
+
+/// What an agent sends to enrol.
+#[derive(Debug, Clone)]
+pub struct EnrolRequest {
+    /// The one-time token.
+    pub token: String,
+    /// PKCS#10, PEM.
+    pub csr_pem: String,
+    /// The agent's version.
+    pub agent_version: String,
+    /// The machine's host name.
+    pub hostname: String,
+}
+
+/// What it gets.
+#[derive(Debug, Clone)]
+pub struct Enrolled {
+    /// Its certificate, PEM.
+    pub certificate_pem: String,
+    /// The CA, PEM.
+    pub ca_pem: String,
+    /// The PBX's name.
+    pub pbx_name: String,
+}
+
+/// Exchanges a token for a certificate. The token is used up by it; the certificates of the PBX before it are revoked.
+pub async fn enrol(ctx: &Ctx, source: IpAddr, request: EnrolRequest) -> Result<Enrolled, ActError> {
+    let claims = ctx.token_key().verify(&request.token);
+    let (tenant_id, name) = match &claims {
+        Some(claims) => (claims.tenant, format!("pbx {}", claims.pbx)),
+        None => (INSTALLATION, "an agent".to_owned()),
+    };
+    let mut act = Act::begin_as(ctx, Actor { tenant_id, name, address: Some(source) }, Operation::EnrolAgent).await?;
+    let result = match claims {
+        Some(claims) => {
+            act.subject(claims.pbx);
+            enrol_inner(ctx, &mut act, claims.pbx, claims.jti, &request).await
+        }
+        None => Err(spent_token()),
+    };
+    act.finish(result).await
+}
+
+async fn enrol_inner(ctx: &Ctx, act: &mut Act<'_>, pbx: PbxId, token_id: Uuid, request: &EnrolRequest) -> Result<Enrolled, ActError> {
+    let now = act.now;
+    if !store::pbxes::use_token(&mut act.tx, pbx, token_id, now).await? {
+        return Err(spent_token());
+    }
+    let pbx_name = store::pbxes::name(&mut act.tx, pbx).await?.ok_or(ActError::NotFound)?;
+    act.subject(&pbx_name);
+    act.detail("hostname", request.hostname.chars().take(253).collect::<String>());
+    let issued = ctx.ca().issue(&request.csr_pem, act.tx.tenant(), pbx, now)?;
+    store::agents::insert_certificate(&mut act.tx, pbx, &issued.fingerprint, now, issued.expires_at).await?;
+    act.detail("certificate", data_encoding::HEXLOWER.encode(&issued.fingerprint));
+    act.publish(Topic::Pbxes);
+    Ok(Enrolled { certificate_pem: issued.pem, ca_pem: ctx.ca().pem().to_owned(), pbx_name })
+}
+
+fn spent_token() -> ActError {
+    ActError::Refused("This token was used before, has expired or was replaced. Make a new one in the portal: PBXes, Connect.".to_owned())
+}
+
+/// Who a certificate is.
+///
+/// # Errors
+/// `NotFound` when it isn't known, has expired or was revoked.
+pub async fn identify(ctx: &Ctx, certificate_der: &[u8]) -> Result<Agent, ActError> {
+    let (tenant_id, pbx_id) = ca::identity(certificate_der).ok_or(ActError::NotFound)?;
+    let fingerprint = Sha256::digest(certificate_der).to_vec();
+    let mut tx = ctx.store().tenant(tenant_id).await?;
+    let found = store::agents::by_certificate(&mut tx, &fingerprint, ctx.now()).await?;
+    tx.commit().await?;
+    match found {
+        Some((id, pbx_name)) if id == pbx_id => Ok(Agent { tenant_id, pbx_id, pbx_name, fingerprint }),
+        _ => Err(ActError::NotFound),
+    }
+}
+
+/// What an agent says first.
+#[derive(Debug, Clone, Default)]
+pub struct Hello {
+    /// The agent's version.
+    pub agent_version: String,
+    /// The machine's host name.
+    pub hostname: String,
+    /// `asterisk` or `simulated`.
+    pub pbx_kind: String,
+    /// The PBX's version.
+    pub pbx_version: String,
+    /// `nftables` or `memory`.
+    pub firewall: String,
+}
+
+/// An agent's stream begins; it replaces an older one of the same PBX.
+pub async fn connected(ctx: &Ctx, agent: &Agent, link_id: Uuid, hello: Hello) -> Result<(), ActError> {
+    let mut act = agent.act(ctx).await?;
+    act.subject(&agent.pbx_name);
+    let short = |text: String| -> String { text.chars().filter(|c| !c.is_control()).take(120).collect() };
+    let described = Described {
+        agent_version: short(hello.agent_version),
+        hostname: short(hello.hostname),
+        pbx_kind: short(hello.pbx_kind),
+        pbx_version: short(hello.pbx_version),
+        firewall: short(hello.firewall),
+    };
+    act.detail("connected", described.agent_version.clone());
+    let now = act.now;
+    let there = store::agents::connected(&mut act.tx, agent.pbx_id, link_id, &described, now).await?;
+    act.publish(Topic::Pbxes);
+    act.finish(if there { Ok(()) } else { Err(ActError::NotFound) }).await
+}
+
+/// An agent's stream ended.
+pub async fn disconnected(ctx: &Ctx, agent: &Agent, link_id: Uuid) -> Result<(), ActError> {
+    let mut act = agent.act(ctx).await?;
+    if store::agents::disconnected(&mut act.tx, agent.pbx_id, link_id).await? {
+        act.publish(Topic::Pbxes);
+    }
+    act.finish_quietly().await
+}
+
+/// How an agent is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Health {
+    /// Bans in its kernel.
+    pub bans: u64,
+    /// Phones registered.
+    pub registered: u32,
+    /// Reports dropped.
+    pub dropped: u64,
+}
+
+/// An agent is alive; `false` when the stream isn't its PBX's any more: replaced, revoked, removed, or its certificate expired.
+pub async fn heartbeat(ctx: &Ctx, agent: &Agent, link_id: Uuid, health: Health) -> Result<bool, ActError> {
+    let mut act = agent.act(ctx).await?;
+    let now = act.now;
+    let bans = i64::try_from(health.bans).unwrap_or(i64::MAX);
+    let registered = i32::try_from(health.registered).unwrap_or(i32::MAX);
+    let dropped = i64::try_from(health.dropped).unwrap_or(i64::MAX);
+    let ours = store::agents::heard(&mut act.tx, agent.pbx_id, link_id, bans, registered, dropped, now).await?
+        && store::agents::by_certificate(&mut act.tx, &agent.fingerprint, now).await?.is_some();
+    act.finish_quietly().await?;
+    Ok(ours)
+}
+
+/// The policy that the agent must enforce.
+pub async fn policy(ctx: &Ctx, agent: &Agent) -> Result<PolicySnapshot, ActError> {
+    let now = ctx.now();
+    let mut tx = ctx.store().tenant(agent.tenant_id).await?;
+    // Held, so that the revision and the entries are of one moment.
+    store::ban_set::hold(&mut tx).await?;
+    let (revision, detection) = store::tenants::policy(&mut tx).await?.ok_or(ActError::NotFound)?;
+    let allowed = store::allowed_ips::entries(&mut tx, now).await?;
+    tx.commit().await?;
+    Ok(PolicySnapshot { revision, allowed, detection })
+}
+
+/// The revision that the tenant's policy has; for a look whether a notification was lost.
+pub async fn revision(ctx: &Ctx, agent: &Agent) -> Result<i64, ActError> {
+    let mut tx = ctx.store().tenant(agent.tenant_id).await?;
+    let (revision, _) = store::tenants::policy(&mut tx).await?.ok_or(ActError::NotFound)?;
+    tx.commit().await?;
+    Ok(revision)
+}
+
+/// What an agent needs to hold the tenant's set of bans.
+#[derive(Debug, Clone)]
+pub enum BanSync {
+    /// Nothing.
+    Current {
+        /// Number of the last change.
+        seq: i64,
+    },
+    /// The changes that it missed.
+    Delta {
+        /// Number of the first.
+        from_seq: i64,
+        /// Number of the last.
+        to_seq: i64,
+        /// Digest after the last.
+        digest: BanDigest,
+        /// In order.
+        changes: Vec<BanChange>,
+    },
+    /// All of it.
+    Snapshot {
+        /// Number of the last change.
+        seq: i64,
+        /// Digest of the set.
+        digest: BanDigest,
+        /// The set.
+        bans: Vec<BanEntry>,
+    },
+}
+
+/// What an agent that holds the set as of `seq` needs. `digest` is the one it has; `None` asks for the whole set.
+pub async fn bans_since(ctx: &Ctx, agent: &Agent, seq: i64, digest: Option<BanDigest>) -> Result<BanSync, ActError> {
+    let mut tx = ctx.store().tenant(agent.tenant_id).await?;
+    let set = store::ban_set::hold(&mut tx).await?;
+    // `seq` is what somebody else says: it may be anything.
+    let behind = set.seq.saturating_sub(seq);
+    let changes = match digest {
+        Some(digest) if behind == 0 && digest == set.digest => {
+            tx.commit().await?;
+            return Ok(BanSync::Current { seq });
+        }
+        Some(_) if (1..=MAX_DELTA).contains(&behind) => store::ban_set::changes_after(&mut tx, seq, MAX_DELTA).await?,
+        _ => None,
+    };
+    let sync = match changes {
+        Some(changes) if i64::try_from(changes.len()) == Ok(behind) => {
+            BanSync::Delta { from_seq: seq + 1, to_seq: set.seq, digest: set.digest, changes }
+        }
+        _ => BanSync::Snapshot { seq: set.seq, digest: set.digest, bans: store::blocked_ips::entries(&mut tx).await? },
+    };
+    tx.commit().await?;
+    Ok(sync)
+}
+
+/// The agent has applied a policy.
+pub async fn policy_applied(ctx: &Ctx, agent: &Agent, revision: i64, digest: &[u8], took_us: u64) -> Result<(), ActError> {
+    let mut act = agent.act(ctx).await?;
+    let took_us = i64::try_from(took_us).unwrap_or(i64::MAX);
+    store::agents::policy_applied(&mut act.tx, agent.pbx_id, revision, digest, took_us).await?;
+    act.publish(Topic::Pbxes);
+    act.finish_quietly().await
+}
+
+/// The agent has refused a policy and stays on the last good one.
+pub async fn policy_refused(ctx: &Ctx, agent: &Agent, revision: i64, reason: &str) -> Result<(), ActError> {
+    let mut act = agent.act(ctx).await?;
+    let reason: String = reason.chars().filter(|c| !c.is_control()).take(500).collect();
+    act.subject(&agent.pbx_name);
+    act.detail("refused_revision", revision);
+    act.detail("reason", reason.clone());
+    store::agents::policy_refused(&mut act.tx, agent.pbx_id, &reason).await?;
+    act.publish(Topic::Pbxes);
+    act.finish(Ok(())).await
+}
+
+/// The agent holds the set of bans as of a change.
+pub async fn bans_applied(ctx: &Ctx, agent: &Agent, seq: i64, took_us: u64) -> Result<(), ActError> {
+    let mut act = agent.act(ctx).await?;
+    store::agents::bans_applied(&mut act.tx, agent.pbx_id, seq, i64::try_from(took_us).unwrap_or(i64::MAX)).await?;
+    act.publish(Topic::Pbxes);
+    act.finish_quietly().await
+}
+
+/// Stores a batch of reports, once however often it is sent; answers the number of the last change of the set of bans.
+pub async fn report(ctx: &Ctx, agent: &Agent, batch: BatchId, events: Vec<ReportEvent>) -> Result<i64, ActError> {
+    let mut act = agent.act(ctx).await?;
+    act.subject(&agent.pbx_name);
+    let now = act.now;
+    if !store::agents::insert_batch(&mut act.tx, agent.pbx_id, batch, now).await? {
+        let seq = store::ban_set::read(&mut act.tx).await?.seq;
+        act.finish_quietly().await?;
+        return Ok(seq);
+    }
+    let kept = store_events(&mut act, agent, events).await?;
+    let seq = store::ban_set::read(&mut act.tx).await?.seq;
+    if kept == 0 {
+        act.finish_quietly().await?;
+        return Ok(seq);
+    }
+    act.detail("batch", batch.to_string());
+    act.finish(Ok(seq)).await
+}
+
+/// Answers how many bans were kept.
+async fn store_events(act: &mut Act<'_>, agent: &Agent, events: Vec<ReportEvent>) -> Result<usize, ActError> {
+    let mut new_bans = Vec::new();
+    let mut attempts = std::collections::BTreeMap::new();
+    for event in events {
+        match event {
+            ReportEvent::Detected(ban) => new_bans.extend(accept(act, agent, ban).await?),
+            ReportEvent::Attempts(count) => {
+                *attempts.entry(count.minute).or_insert(0i64) += i64::from(count.proven) + i64::from(count.unproven);
+            }
+        }
+    }
+    for (minute, count) in attempts {
+        store::rollups::add(&mut act.tx, agent.pbx_id, minute.clamp(act.now - time::Duration::days(30), act.now), count, 0).await?;
+    }
+    for ban in &new_bans {
+        store::rollups::add(&mut act.tx, agent.pbx_id, ban.created_at, 0, 1).await?;
+    }
+    if new_bans.is_empty() {
+        return Ok(0);
+    }
+    blocked_ips::note_networks(act, new_bans.iter().map(|ban| ban.entry.net));
+    bans::add(act, &new_bans, &format!("pbx {}", agent.pbx_name)).await?;
+    Ok(new_bans.len())
+}
+
+/// A reported ban as it is kept; `None` when it was kept before, or when its source has been allowed meanwhile.
+async fn accept(act: &mut Act<'_>, agent: &Agent, ban: DetectedBan) -> Result<Option<NewBan>, ActError> {
+    if store::blocked_ips::known(&mut act.tx, ban.id).await? || net::unusable(&ban.net).is_some() {
+        return Ok(None);
+    }
+    let now = act.now;
+    let allowed = store::allowed_ips::overlapping(&mut act.tx, ban.net, now).await?;
+    if allowed.is_some_and(|allowed| allowed.contains(&ban.net)) {
+        return Ok(None);
+    }
+    let expires_at = blocked_ips::whole_seconds(Some(ban.expires_at));
+    if let Some((_, holding)) = store::blocked_ips::holding(&mut act.tx, ban.net).await?
+        && holding.expires_at.is_none_or(|ends| Some(ends) >= expires_at)
+    {
+        // Another PBX, or an administrator, was faster and blocks it for at least as long.
+        return Ok(None);
+    }
+    let earlier = store::blocked_ips::times_banned(&mut act.tx, ban.net).await?;
+    let times = i32::try_from(earlier + 1).unwrap_or(i32::MAX).max(i32::try_from(ban.times_banned).unwrap_or(i32::MAX));
+    Ok(Some(NewBan {
+        id: ban.id,
+        entry: BanEntry { net: ban.net, expires_at },
+        source: BanSource::Detection,
+        reason: ban.reason,
+        account: Some(ban.account).filter(|account| !account.is_empty()),
+        pbx_id: Some(agent.pbx_id),
+        blocked_by: None,
+        times_banned: times,
+        evidence: ban.evidence,
+        // A PBX whose clock is ahead does not put bans into the future.
+        created_at: ban.at.min(now),
+    }))
+}

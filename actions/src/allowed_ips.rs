@@ -1,0 +1,213 @@
+//! Allowed IPs: list, add, edit, delete, CSV in and out. Adding lifts the bans that the new entry covers.
+
+use policy::allowed_ips::{self, Added, AllowedIp, AllowedIpDraft, AllowedIpForm, AllowedTarget};
+use policy::authz::Operation;
+use policy::csv_text;
+use policy::fields::FieldError;
+use policy::ids::AllowedIpId;
+use policy::paging::{PAGE_ROWS, Page};
+use store::allowed_ips::Search;
+use uuid::Uuid;
+
+use crate::act::Act;
+use crate::bans;
+use crate::bus::Topic;
+use crate::caller::Caller;
+use crate::ctx::Ctx;
+use crate::error::ActError;
+use crate::search::{self, Cursor};
+
+/// Most entries of a tenant; every PBX evaluates all of them.
+const MAX_ENTRIES: usize = 10_000;
+
+/// A page of the list, newest first.
+pub async fn list(ctx: &Ctx, caller: &Caller, search: String, after: Option<String>) -> Result<Page<AllowedIp>, ActError> {
+    let mut act = Act::begin(ctx, caller, Operation::ListAllowedIps).await?;
+    let typed = search::typed(&search);
+    let search = Search { range: typed.range, word: typed.word };
+    let before = after.as_deref().and_then(Cursor::parse);
+    let mut rows = store::allowed_ips::list(&mut act.tx, &search, before.map(|at| (at.0, at.1.into())), PAGE_ROWS + 1).await?;
+    let total = match search::known_total(&rows, before) {
+        Some(total) => total,
+        None => store::allowed_ips::count(&mut act.tx, &search).await?,
+    };
+    let next = search::next_cursor(&mut rows, |entry| Cursor(entry.created_at, entry.id.0));
+    act.finish(Ok(Page { rows, next, total })).await
+}
+
+/// Allows a target.
+pub async fn add(ctx: &Ctx, caller: &Caller, form: AllowedIpForm, insist: bool) -> Result<Added, ActError> {
+    let mut act = Act::begin(ctx, caller, Operation::AddAllowedIp).await?;
+    let result = add_inner(&mut act, caller, &form, insist).await;
+    act.finish(result).await
+}
+
+/// Allows the address that the request came from.
+pub async fn allow_my_address(ctx: &Ctx, caller: &Caller) -> Result<Added, ActError> {
+    let mut act = Act::begin(ctx, caller, Operation::AllowMyAddress).await?;
+    let form = AllowedIpForm {
+        target: caller.address.to_canonical().to_string(),
+        note: format!("where {} administers from", caller.email).chars().take(allowed_ips::NOTE_MAX_CHARS).collect(),
+        expires_at: String::new(),
+    };
+    let result = add_inner(&mut act, caller, &form, true).await;
+    act.finish(result).await
+}
+
+async fn add_inner(act: &mut Act<'_>, caller: &Caller, form: &AllowedIpForm, insist: bool) -> Result<Added, ActError> {
+    let draft = parse(act, form)?;
+    let mut existing = store::allowed_ips::all(&mut act.tx).await?;
+    refuse_covered(&draft, &existing, None)?;
+    warn_of_width(&draft.target, insist)?;
+    let id = AllowedIpId(Uuid::now_v7());
+    let lifted_bans = insert_new(act, caller, id, draft, &mut existing).await?;
+    act.publish(Topic::AllowedIps);
+    act.raise_revision().await?;
+    Ok(Added { id, added: 1, skipped: 0, lifted_bans })
+}
+
+/// Changes an entry.
+pub async fn edit(ctx: &Ctx, caller: &Caller, id: AllowedIpId, form: AllowedIpForm, insist: bool) -> Result<Added, ActError> {
+    let mut act = Act::begin(ctx, caller, Operation::EditAllowedIp).await?;
+    let result = edit_inner(&mut act, caller, id, &form, insist).await;
+    act.finish(result).await
+}
+
+async fn edit_inner(act: &mut Act<'_>, caller: &Caller, id: AllowedIpId, form: &AllowedIpForm, insist: bool) -> Result<Added, ActError> {
+    let before = store::allowed_ips::by_id(&mut act.tx, id).await?.ok_or(ActError::NotFound)?;
+    let draft = parse(act, form)?;
+    let existing = store::allowed_ips::all(&mut act.tx).await?;
+    refuse_covered(&draft, &existing, Some(id))?;
+    warn_of_width(&draft.target, insist)?;
+    store::allowed_ips::update(&mut act.tx, id, &draft).await?;
+    act.detail("before", before.target.to_string());
+    let lifted_bans = lift_covered(act, caller, &draft.target).await?;
+    act.publish(Topic::AllowedIps);
+    act.raise_revision().await?;
+    Ok(Added { id, added: 0, skipped: 0, lifted_bans })
+}
+
+/// Deletes entries; answers how many.
+pub async fn delete(ctx: &Ctx, caller: &Caller, ids: Vec<AllowedIpId>) -> Result<i64, ActError> {
+    let mut act = Act::begin(ctx, caller, Operation::DeleteAllowedIps).await?;
+    let result = delete_inner(&mut act, &ids).await;
+    act.finish(result).await
+}
+
+async fn delete_inner(act: &mut Act<'_>, ids: &[AllowedIpId]) -> Result<i64, ActError> {
+    let deleted = store::allowed_ips::delete(&mut act.tx, ids).await?;
+    let Some(first) = deleted.first() else { return Err(ActError::NotFound) };
+    act.subject(if deleted.len() == 1 { first.to_string() } else { format!("{first} and {} more", deleted.len() - 1) });
+    act.detail("targets", deleted.iter().take(20).map(ToString::to_string).collect::<Vec<_>>());
+    act.publish(Topic::AllowedIps);
+    act.raise_revision().await?;
+    Ok(i64::try_from(deleted.len()).unwrap_or(i64::MAX))
+}
+
+/// Adds the rows of a CSV file: all of them, or none when one is wrong. What is covered already is skipped.
+pub async fn import(ctx: &Ctx, caller: &Caller, csv: String) -> Result<Added, ActError> {
+    let mut act = Act::begin(ctx, caller, Operation::ImportAllowedIps).await?;
+    let result = import_inner(&mut act, caller, &csv).await;
+    act.finish(result).await
+}
+
+async fn import_inner(act: &mut Act<'_>, caller: &Caller, csv: &str) -> Result<Added, ActError> {
+    act.subject("CSV file");
+    let drafts = csv_text::parse_allowed_ips(csv.as_bytes(), act.now).map_err(|errors| {
+        ActError::Invalid(errors.into_iter().map(|error| FieldError::new(&format!("line {}", error.line), error.message)).collect())
+    })?;
+    let too_wide: Vec<FieldError> = drafts
+        .iter()
+        .filter_map(|(line, draft)| allowed_ips::too_wide(&draft.target).map(|_| (line, draft)))
+        .map(|(line, draft)| FieldError::new(&format!("line {line}"), format!("{} is wider than a file may allow. Add it by hand if you mean it.", draft.target)))
+        .collect();
+    if !too_wide.is_empty() {
+        return Err(ActError::Invalid(too_wide));
+    }
+    let mut existing = store::allowed_ips::all(&mut act.tx).await?;
+    let mut sum = Added { id: AllowedIpId(Uuid::nil()), added: 0, skipped: 0, lifted_bans: 0 };
+    for (_, draft) in drafts {
+        if allowed_ips::covered_by(&draft, &existing, None).is_some() {
+            sum.skipped += 1;
+            continue;
+        }
+        let id = AllowedIpId(Uuid::now_v7());
+        if sum.added == 0 {
+            sum.id = id;
+        }
+        sum.lifted_bans += insert_new(act, caller, id, draft, &mut existing).await?;
+        sum.added += 1;
+    }
+    act.detail("added", sum.added);
+    act.detail("skipped", sum.skipped);
+    if sum.added > 0 {
+        act.publish(Topic::AllowedIps);
+        act.raise_revision().await?;
+    }
+    Ok(sum)
+}
+
+/// All entries as CSV.
+pub async fn export(ctx: &Ctx, caller: &Caller) -> Result<String, ActError> {
+    let mut act = Act::begin(ctx, caller, Operation::ExportAllowedIps).await?;
+    let entries = store::allowed_ips::all(&mut act.tx).await?;
+    act.finish(Ok(csv_text::write_allowed_ips(&entries))).await
+}
+
+fn parse(act: &mut Act<'_>, form: &AllowedIpForm) -> Result<AllowedIpDraft, ActError> {
+    act.subject(form.target.chars().take(80).collect::<String>());
+    let draft = allowed_ips::parse_draft(&form.target, &form.note, &form.expires_at, act.now).map_err(ActError::Invalid)?;
+    act.subject(&draft.target);
+    act.detail("note", draft.note.clone());
+    Ok(draft)
+}
+
+fn refuse_covered(draft: &AllowedIpDraft, existing: &[AllowedIp], except: Option<AllowedIpId>) -> Result<(), ActError> {
+    let Some(cover) = allowed_ips::covered_by(draft, existing, except) else { return Ok(()) };
+    let note = if cover.note.is_empty() { String::new() } else { format!(" ({})", cover.note) };
+    Err(ActError::field("target", format!("Allowed already, by {}{note}. Edit that entry instead.", cover.target)))
+}
+
+fn warn_of_width(target: &AllowedTarget, insist: bool) -> Result<(), ActError> {
+    match allowed_ips::too_wide(target) {
+        Some(warning) if !insist => Err(ActError::NeedsInsisting(warning)),
+        _ => Ok(()),
+    }
+}
+
+/// Keeps a new entry and lifts the bans that it covers; answers how many.
+pub(crate) async fn insert_new(
+    act: &mut Act<'_>,
+    caller: &Caller,
+    id: AllowedIpId,
+    draft: AllowedIpDraft,
+    existing: &mut Vec<AllowedIp>,
+) -> Result<i64, ActError> {
+    if existing.len() >= MAX_ENTRIES {
+        return Err(ActError::Refused(format!("The list is full: {MAX_ENTRIES} entries. Delete some, or allow networks instead of single addresses.")));
+    }
+    store::allowed_ips::insert(&mut act.tx, id, &draft, &caller.email, act.now).await?;
+    let lifted = lift_covered(act, caller, &draft.target).await?;
+    existing.push(AllowedIp {
+        id,
+        target: draft.target,
+        note: draft.note,
+        expires_at: draft.expires_at,
+        created_at: act.now,
+        created_by: caller.email.clone(),
+    });
+    Ok(lifted)
+}
+
+/// Ends the bans inside a newly allowed network. For a domain name the agents do, as only they resolve it.
+async fn lift_covered(act: &mut Act<'_>, caller: &Caller, target: &AllowedTarget) -> Result<i64, ActError> {
+    let AllowedTarget::Net(net) = target else { return Ok(0) };
+    let covered = store::blocked_ips::inside(&mut act.tx, *net).await?;
+    if covered.is_empty() {
+        return Ok(0);
+    }
+    let ids: Vec<_> = covered.into_iter().map(|(id, _)| id).collect();
+    let ended = bans::end(act, &ids, &caller.email).await?;
+    act.detail("lifted_bans", ended.len());
+    Ok(i64::try_from(ended.len()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,127 @@
+//! Hints inside this node that something of a tenant changed, fed by what all nodes publish. Never the truth: who misses
+//! one finds it in the rows, and everybody looks again every few seconds.
+
+use std::time::Duration;
+
+use policy::ids::TenantId;
+use tokio::sync::broadcast;
+
+use crate::ctx::Ctx;
+
+/// What changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// The policy that PBXes enforce.
+    Policy,
+    /// The set of bans that PBXes hold.
+    Bans,
+    /// A PBX: state, name, what it applied.
+    Pbxes,
+    /// The list of allowed IPs.
+    AllowedIps,
+    /// The list of blocked IPs.
+    BlockedIps,
+    /// The audit log.
+    Audit,
+    /// Sessions or roles of people.
+    Sessions,
+    /// Hints may have been lost: look at everything.
+    Everything,
+}
+
+impl Topic {
+    const ALL: [Self; 8] = [
+        Self::Policy,
+        Self::Bans,
+        Self::Pbxes,
+        Self::AllowedIps,
+        Self::BlockedIps,
+        Self::Audit,
+        Self::Sessions,
+        Self::Everything,
+    ];
+
+    /// Its name on the notification channel and in the browser's stream.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Bans => "bans",
+            Self::Pbxes => "pbxes",
+            Self::AllowedIps => "allowed_ips",
+            Self::BlockedIps => "blocked_ips",
+            Self::Audit => "audit",
+            Self::Sessions => "sessions",
+            Self::Everything => "everything",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|topic| topic.as_str() == name)
+    }
+}
+
+/// One hint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// Whose; `None` for all tenants.
+    pub tenant_id: Option<TenantId>,
+    /// What.
+    pub topic: Topic,
+}
+
+impl Change {
+    /// Whether it concerns a tenant.
+    pub fn concerns(&self, tenant: TenantId) -> bool {
+        self.tenant_id.is_none_or(|id| id == tenant)
+    }
+}
+
+/// Spreads hints inside this node.
+#[derive(Debug, Clone)]
+pub struct Bus(broadcast::Sender<Change>);
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(1024))
+    }
+}
+
+impl Bus {
+    /// Hears all hints from here on. A receiver that lags must look at everything.
+    pub fn subscribe(&self) -> broadcast::Receiver<Change> {
+        self.0.subscribe()
+    }
+
+    /// Spreads a hint on this node only.
+    pub fn send(&self, change: Change) {
+        // Nobody listening is fine.
+        let _ = self.0.send(change);
+    }
+}
+
+/// Feeds the bus from the database's notifications until the task is dropped; after a lost connection everybody is told to
+/// look at everything.
+pub async fn run(ctx: Ctx) {
+    loop {
+        if let Err(error) = feed(&ctx).await {
+            tracing::warn!(error = %error, "listening for notifications of the database; trying again");
+        }
+        ctx.bus().send(Change { tenant_id: None, topic: Topic::Everything });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn feed(ctx: &Ctx) -> Result<(), store::StoreError> {
+    let mut listener = store::notify::Listener::start(ctx.store()).await?;
+    ctx.bus().send(Change { tenant_id: None, topic: Topic::Everything });
+    loop {
+        let change = match listener.next().await? {
+            None => Change { tenant_id: None, topic: Topic::Everything },
+            Some((tenant_id, name)) => match Topic::from_name(&name) {
+                Some(topic) => Change { tenant_id: Some(tenant_id), topic },
+                None => continue,
+            },
+        };
+        ctx.bus().send(change);
+    }
+}

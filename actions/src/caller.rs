@@ -1,0 +1,83 @@
+//! Who asks: a visitor with or without a session, and a caller whose place in a tenant has been looked up.
+
+use std::net::IpAddr;
+
+use policy::account::Stage;
+use policy::authz::Role;
+use policy::ids::{TenantId, UserId};
+use serde::{Deserialize, Serialize};
+
+use crate::ctx::Ctx;
+use crate::error::ActError;
+
+/// What a session holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// The person.
+    pub user_id: UserId,
+    /// How far the login has come.
+    pub stage: Stage,
+    /// The tenant worked in.
+    pub tenant_id: Option<TenantId>,
+}
+
+/// Who sends a request.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    /// From where.
+    pub address: IpAddr,
+    /// What the session holds, if there is one.
+    pub login: Option<Login>,
+}
+
+impl Visitor {
+    /// The person, once the password was right.
+    ///
+    /// # Errors
+    /// When nobody is logged in.
+    pub(crate) fn person(&self) -> Result<&Login, ActError> {
+        self.login.as_ref().filter(|login| login.stage != Stage::SignedOut).ok_or(ActError::SignedOut)
+    }
+
+    /// The person, once the login is complete.
+    ///
+    /// # Errors
+    /// When nobody is logged in or the second factor is missing.
+    pub(crate) fn complete(&self) -> Result<&Login, ActError> {
+        let login = self.person()?;
+        match login.stage {
+            Stage::SignedIn => Ok(login),
+            Stage::NeedsCode | Stage::NeedsTotpSetup => Err(ActError::SecondFactorNeeded),
+            Stage::SignedOut => Err(ActError::SignedOut),
+        }
+    }
+}
+
+/// A person in a tenant, as the database has it at this moment.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The person.
+    pub user_id: UserId,
+    /// Her e-mail address; the actor of audit rows.
+    pub email: String,
+    /// The tenant worked in.
+    pub tenant_id: TenantId,
+    /// What she is there.
+    pub role: Role,
+    /// From where the request came.
+    pub address: IpAddr,
+}
+
+/// Looks up who a visitor is in the tenant of the session. Done for every request, so that a role that was taken away is gone.
+///
+/// # Errors
+/// When nobody is logged in, the second factor is missing, or the person is no longer in the tenant.
+pub async fn caller(ctx: &Ctx, visitor: &Visitor) -> Result<Caller, ActError> {
+    let login = visitor.complete()?;
+    let mut tx = ctx.store().person(login.user_id).await?;
+    let user = store::people::by_id(&mut tx, login.user_id).await?.ok_or(ActError::SignedOut)?;
+    let memberships = store::people::memberships(&mut tx, login.user_id).await?;
+    tx.commit().await?;
+    let current = memberships.into_iter().find(|membership| Some(membership.tenant_id) == login.tenant_id).ok_or(ActError::SignedOut)?;
+    Ok(Caller { user_id: user.id, email: user.email, tenant_id: current.tenant_id, role: current.role, address: visitor.address })
+}

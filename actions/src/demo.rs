@@ -1,0 +1,103 @@
+//! The demo tenant of `make run`: a login that is known, and a PBX to connect a simulated agent to. For development only.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use policy::account::Stage;
+use policy::authz::Role;
+use policy::ids::{PbxId, TenantId, UserId};
+use serde::{Deserialize, Serialize};
+use store::people::SignUp;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::caller::{Caller, Login, Visitor};
+use crate::ctx::{Ctx, secret};
+use crate::error::ActError;
+use crate::{account, allowed_ips, pbxes, sign_up, tokens, totp};
+
+const EMAIL: &str = "demo@ringfence.example";
+const PBX: &str = "hq";
+
+/// What the person who runs the demo needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Demo {
+    /// E-mail address.
+    pub email: String,
+    /// Password.
+    pub password: String,
+    /// TOTP key, base32.
+    pub totp_secret: String,
+    /// With which an agent enrols as the demo PBX; `None` when one has.
+    pub enrolment_token: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    tenant: TenantId,
+    user: UserId,
+    password: String,
+}
+
+/// Makes the demo tenant the first time, and tells its login every time.
+///
+/// # Errors
+/// When the installation sends real mail: a known login has no place there.
+pub async fn seed(ctx: &Ctx) -> Result<Demo, ActError> {
+    if !ctx.settings().development_mailbox {
+        return Err(ActError::Refused("The demo tenant is for development only (development.mailbox).".to_owned()));
+    }
+    let kept = secret(ctx.store(), ctx.master_key(), "demo-login", ctx.now(), || {
+        let password = tokens::link_token().chars().filter(char::is_ascii_alphanumeric).take(20).collect();
+        let kept = Kept { tenant: TenantId(Uuid::now_v7()), user: UserId(Uuid::now_v7()), password };
+        serde_json::to_vec(&kept).map(Zeroizing::new).map_err(ActError::internal)
+    })
+    .await?;
+    let kept: Kept = serde_json::from_slice(&kept).map_err(ActError::internal)?;
+    let mut tx = ctx.store().platform().await?;
+    let there = store::people::by_id(&mut tx, kept.user).await?.is_some();
+    tx.commit().await?;
+    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    if !there {
+        let password_hash = ctx.passwords().hash(&kept.password).await?;
+        let sign_up = SignUp { organisation: "Demo Telecom".to_owned(), slug: "demo".to_owned(), email: EMAIL.to_owned(), password_hash };
+        let tx = ctx.store().tenant(kept.tenant).await?;
+        sign_up::create(ctx, tx, address, kept.user, &sign_up).await?;
+    }
+    let totp_secret = set_up_totp(ctx, kept.user, address).await?;
+    let caller = Caller { user_id: kept.user, email: EMAIL.to_owned(), tenant_id: kept.tenant, role: Role::SuperAdministrator, address };
+    let enrolment_token = enrolment(ctx, &caller).await?;
+    Ok(Demo { email: EMAIL.to_owned(), password: kept.password, totp_secret, enrolment_token })
+}
+
+async fn set_up_totp(ctx: &Ctx, user: UserId, address: IpAddr) -> Result<String, ActError> {
+    let login = Login { user_id: user, stage: Stage::NeedsTotpSetup, tenant_id: None };
+    let visitor = Visitor { address, login: Some(login) };
+    if let Some(secret) = totp::demo_secret(ctx, user).await? {
+        return Ok(secret);
+    }
+    totp::begin(ctx, &visitor).await?;
+    let secret = totp::demo_secret(ctx, user).await?.ok_or_else(|| ActError::internal("the demo's TOTP seed is missing"))?;
+    totp::confirm(ctx, &visitor, &totp::demo_code(ctx, user).await?).await?;
+    let memberships = account::memberships(ctx, user).await?;
+    debug_assert!(!memberships.is_empty());
+    Ok(secret)
+}
+
+/// The demo PBX's token, unless an agent has enrolled; and, the first time, an address that is allowed.
+async fn enrolment(ctx: &Ctx, caller: &Caller) -> Result<Option<String>, ActError> {
+    let there = pbxes::list(ctx, caller).await?.into_iter().find(|pbx| pbx.name == PBX);
+    let command = match there {
+        Some(pbx) if pbx.agent_version.is_empty() => pbxes::renew_enrolment(ctx, caller, PbxId(pbx.id.0)).await?,
+        Some(_) => return Ok(None),
+        None => {
+            let form = policy::allowed_ips::AllowedIpForm {
+                target: "192.0.2.0/24".to_owned(),
+                note: "Main office".to_owned(),
+                expires_at: String::new(),
+            };
+            allowed_ips::add(ctx, caller, form, false).await?;
+            pbxes::add(ctx, caller, PBX.to_owned()).await?
+        }
+    };
+    Ok(command.command.split_whitespace().last().map(str::to_owned))
+}

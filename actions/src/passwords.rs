@@ -1,0 +1,96 @@
+//! Portal passwords: hashed with argon2id off the async threads, at most a few at a time; strength and common ones.
+
+use std::sync::{Arc, LazyLock};
+
+use argon2::Argon2;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use policy::account::PasswordStrength;
+use policy::people;
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use crate::error::ActError;
+
+/// Lowest zxcvbn score that is taken.
+const MIN_SCORE: u8 = 3;
+
+/// Hashes and verifies passwords. Parameters are the library's default: OWASP's argon2id 19 MiB, 2 passes, 1 lane.
+#[derive(Debug, Clone)]
+pub struct Passwords {
+    running: Arc<Semaphore>,
+}
+
+/// The hash of a password that nobody has: verified against when an account does not exist, so that both take as long.
+static NOBODY: LazyLock<String> = LazyLock::new(|| {
+    Argon2::default().hash_password(crate::tokens::link_token().as_bytes()).map(|hash| hash.to_string()).unwrap_or_default()
+});
+
+impl Passwords {
+    /// At most `at_once` hashes run at a time; each takes 19 MiB.
+    pub fn new(at_once: usize) -> Self {
+        LazyLock::force(&NOBODY);
+        Self { running: Arc::new(Semaphore::new(at_once)) }
+    }
+
+    /// Hashes a new password into a PHC string.
+    pub async fn hash(&self, password: &str) -> Result<String, ActError> {
+        let password = Zeroizing::new(password.to_owned());
+        self.run(move || Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()))
+            .await?
+            .map_err(|error| ActError::internal(error.to_string()))
+    }
+
+    /// Whether a password is the one of a PHC string; with `None` it never is, after the same time.
+    pub async fn verify(&self, password: &str, hash: Option<&str>) -> Result<bool, ActError> {
+        let known = hash.is_some();
+        let hash = hash.map_or_else(|| NOBODY.clone(), str::to_owned);
+        let password = Zeroizing::new(password.to_owned());
+        let right = self
+            .run(move || {
+                PasswordHash::new(&hash).is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+            })
+            .await?;
+        Ok(right && known)
+    }
+
+    /// How strong a password is, given what it should not contain.
+    pub async fn strength(&self, password: &str, words: &[String]) -> Result<PasswordStrength, ActError> {
+        let password = Zeroizing::new(password.chars().take(people::PASSWORD_MAX_CHARS).collect::<String>());
+        let words: Vec<String> = words.iter().take(8).map(|word| word.chars().take(100).collect()).collect();
+        self.run(move || estimate(&password, &words)).await
+    }
+
+    /// Checks a new password: length, strength, common ones.
+    ///
+    /// # Errors
+    /// The sentence to show.
+    pub async fn check_new(&self, password: &str, words: &[String]) -> Result<Result<(), String>, ActError> {
+        if let Err(message) = people::check_password_length(password) {
+            return Ok(Err(message));
+        }
+        let strength = self.strength(password, words).await?;
+        Ok(if strength.score < MIN_SCORE { Err(strength.hint) } else { Ok(()) })
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ActError> {
+        let _permit = self.running.acquire().await.map_err(ActError::internal)?;
+        tokio::task::spawn_blocking(work).await.map_err(ActError::internal)
+    }
+}
+
+fn estimate(password: &str, words: &[String]) -> PasswordStrength {
+    let words: Vec<&str> = words.iter().flat_map(|word| std::iter::once(word.as_str()).chain(word.split(['@', '.', ' ', '-']))).collect();
+    let estimate = zxcvbn::zxcvbn(password, &words);
+    let score = u8::from(estimate.score());
+    let hint = if score >= MIN_SCORE {
+        String::new()
+    } else {
+        let warning = estimate.feedback().and_then(zxcvbn::feedback::Feedback::warning).map(|warning| warning.to_string());
+        format!(
+            "{} A few unrelated words make a password that is easy to keep and hard to guess.",
+            warning.unwrap_or_else(|| "This password would be guessed too soon.".to_owned())
+        )
+    };
+    PasswordStrength { score, hint }
+}

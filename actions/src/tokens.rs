@@ -1,0 +1,31 @@
+//! Random tokens that go out by mail or on paper, and the hashes that are kept of them.
+
+use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
+use rand::Rng as _;
+use sha2::{Digest as _, Sha256};
+
+/// A token of 256 random bits, for links.
+pub(crate) fn link_token() -> String {
+    let mut bytes = [0u8; 32];
+    rand::rng().fill_bytes(&mut bytes);
+    BASE64URL_NOPAD.encode(&bytes)
+}
+
+/// A recovery code of 50 random bits, for paper: `k7fmq-x2v5r`.
+pub(crate) fn recovery_code() -> String {
+    let mut bytes = [0u8; 7];
+    rand::rng().fill_bytes(&mut bytes);
+    let text = BASE32_NOPAD.encode(&bytes).to_lowercase();
+    format!("{}-{}", &text[..5], &text[5..10])
+}
+
+/// What is kept of a token. Tokens are random and long, so that a plain hash is enough.
+pub(crate) fn hash(token: &str) -> Vec<u8> {
+    Sha256::digest(token.as_bytes()).to_vec()
+}
+
+/// What is kept of a recovery code, however it was typed. Keyed by the person, so that equal codes do not show.
+pub(crate) fn recovery_hash(person: uuid::Uuid, typed: &str) -> Vec<u8> {
+    let code: String = typed.chars().filter(char::is_ascii_alphanumeric).flat_map(char::to_lowercase).collect();
+    hash(&format!("{person}:{code}"))
+}

@@ -1,0 +1,269 @@
+//! Agents: enrolled once, known until revoked, what they report stored once, what is allowed never banned by them.
+
+use actions::agents::{self, Agent, Health, Hello};
+use actions::{ActError, ca, pbxes};
+use policy::audit::Outcome;
+use policy::blocked_ips::{BanSource, EvidenceEvent};
+use policy::ids::{BanId, BatchId};
+use policy::pbxes::PbxState;
+use policy::reports::{AttemptCount, DetectedBan, ReportEvent};
+use time::Duration;
+use uuid::Uuid;
+
+use crate::portal::{Portal, address, csr, der, token};
+
+fn refused<T: std::fmt::Debug>(result: Result<T, ActError>) -> bool {
+    matches!(result, Err(ActError::Refused(_)))
+}
+
+fn detected(portal: &Portal, net: &str) -> DetectedBan {
+    let at = portal.ctx.now();
+    let event = EvidenceEvent {
+        at,
+        kind: "ChallengeResponseFailed".to_owned(),
+        transport: "UDP".to_owned(),
+        account: "1007".to_owned(),
+        service: "PJSIP".to_owned(),
+    };
+    DetectedBan {
+        id: BanId(Uuid::now_v7()),
+        net: policy::net::parse_net(net).unwrap(),
+        at,
+        expires_at: at + Duration::HOUR,
+        reason: "5 wrong passwords for 1007".to_owned(),
+        account: "1007".to_owned(),
+        times_banned: 1,
+        evidence: vec![event],
+        took_us: 900,
+    }
+}
+
+async fn report(portal: &Portal, agent: &Agent, events: Vec<ReportEvent>) -> i64 {
+    agents::report(&portal.ctx, agent, BatchId(Uuid::now_v7()), events).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_token_enrols_once() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    let command = pbxes::add(&portal.ctx, &caller, "hq".to_owned()).await.unwrap();
+    let token = token(&command.command);
+    let enrolled = portal.enrol(&token).await.unwrap();
+    portal.assert_audited(&caller, "agent/enrol", Outcome::Done).await;
+    assert_eq!((enrolled.pbx_name.as_str(), enrolled.ca_pem.as_str()), ("hq", portal.ctx.ca().pem()));
+    let agent = agents::identify(&portal.ctx, &der(&enrolled.certificate_pem)).await.unwrap();
+    assert_eq!((agent.pbx_id, agent.tenant_id, agent.pbx_name.as_str()), (command.pbx_id, caller.tenant_id, "hq"));
+    assert!(refused(portal.enrol(&token).await), "used");
+    portal.assert_audited(&caller, "agent/enrol", Outcome::Refused).await;
+    agents::identify(&portal.ctx, &der(&enrolled.certificate_pem)).await.unwrap();
+}
+
+#[tokio::test]
+async fn tokens_that_no_longer_count() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    let ctx = &portal.ctx;
+    let add = async |name: &str| pbxes::add(ctx, &caller, name.to_owned()).await.unwrap();
+
+    let replaced = add("replaced").await;
+    let renewed = pbxes::renew_enrolment(ctx, &caller, replaced.pbx_id).await.unwrap();
+    assert!(refused(portal.enrol(&token(&replaced.command)).await));
+    portal.enrol(&token(&renewed.command)).await.unwrap();
+
+    let revoked = add("revoked").await;
+    pbxes::revoke(ctx, &caller, revoked.pbx_id).await.unwrap();
+    assert!(refused(portal.enrol(&token(&revoked.command)).await));
+
+    let removed = add("removed").await;
+    pbxes::remove(ctx, &caller, removed.pbx_id).await.unwrap();
+    assert!(refused(portal.enrol(&token(&removed.command)).await));
+
+    let late = add("late").await;
+    portal.advance(Duration::HOUR);
+    assert!(refused(portal.enrol(&token(&late.command)).await));
+
+    let good = token(&add("forged").await.command);
+    let unsigned = good.rsplit_once('.').unwrap().0;
+    for forged in ["", "x.y.z", &format!("{unsigned}."), &format!("{unsigned}.AAAA"), &good[1..]] {
+        assert!(refused(portal.enrol(forged).await), "{forged}");
+    }
+    let another = Portal::new().await;
+    assert!(refused(another.enrol(&good).await), "another installation's");
+    portal.enrol(&good).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_uses_no_token_up() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    let command = pbxes::add(&portal.ctx, &caller, "hq".to_owned()).await.unwrap();
+    let token = token(&command.command);
+    for bad in ["", "nonsense", &csr().replace('A', "B")] {
+        let request = agents::EnrolRequest {
+            token: token.clone(),
+            csr_pem: bad.to_owned(),
+            agent_version: String::new(),
+            hostname: String::new(),
+        };
+        assert!(refused(agents::enrol(&portal.ctx, address("192.0.2.77"), request).await), "{bad}");
+    }
+    portal.enrol(&token).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_is_known_until_it_ends_or_its_pbx_does() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    let ctx = &portal.ctx;
+    let unknown = async |der: &[u8]| matches!(agents::identify(ctx, der).await, Err(ActError::NotFound));
+
+    let (id, first) = portal.enrolled(&caller, "hq").await;
+    let again = pbxes::renew_enrolment(ctx, &caller, id).await.unwrap();
+    let second = der(&portal.enrol(&token(&again.command)).await.unwrap().certificate_pem);
+    assert!(unknown(&first).await, "replaced");
+    let agent = agents::identify(ctx, &second).await.unwrap();
+    let link = Uuid::new_v4();
+    agents::connected(ctx, &agent, link, Hello::default()).await.unwrap();
+    pbxes::revoke(ctx, &caller, id).await.unwrap();
+    assert!(unknown(&second).await, "revoked");
+    assert!(!agents::heartbeat(ctx, &agent, link, Health::default()).await.unwrap(), "its stream ends");
+    assert!(matches!(agents::connected(ctx, &agent, link, Hello::default()).await, Err(ActError::NotFound)));
+
+    let (id, third) = portal.enrolled(&caller, "branch").await;
+    pbxes::remove(ctx, &caller, id).await.unwrap();
+    assert!(unknown(&third).await, "removed");
+    let (_, fourth) = portal.enrolled(&caller, "old").await;
+    portal.advance(Duration::days(ca::PBX_CERTIFICATE_DAYS));
+    assert!(unknown(&fourth).await, "expired");
+    assert!(unknown(b"").await && unknown(portal.ctx.ca().der()).await);
+}
+
+#[tokio::test]
+async fn streams_states_and_answers() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    let agent = portal.agent(&caller, "hq").await;
+    let ctx = &portal.ctx;
+    let pbx = async || pbxes::list(ctx, &caller).await.unwrap().remove(0);
+    assert_eq!(pbx().await.state, PbxState::Offline);
+    let (old, new) = (Uuid::new_v4(), Uuid::new_v4());
+    let hello = Hello {
+        agent_version: "0.1.0\n".to_owned(),
+        hostname: "h".repeat(1_000),
+        firewall: "nftables".to_owned(),
+        ..Hello::default()
+    };
+    agents::connected(ctx, &agent, old, hello.clone()).await.unwrap();
+    agents::connected(ctx, &agent, new, hello).await.unwrap();
+    assert!(!agents::heartbeat(ctx, &agent, old, Health::default()).await.unwrap());
+    agents::disconnected(ctx, &agent, old).await.unwrap();
+    assert!(
+        agents::heartbeat(ctx, &agent, new, Health { bans: u64::MAX, registered: u32::MAX, dropped: 3 }).await.unwrap()
+    );
+    let seen = pbx().await;
+    assert_eq!(
+        (seen.state, seen.agent_version.as_str(), seen.hostname.len(), seen.dropped),
+        (PbxState::Online, "0.1.0", 120, 3)
+    );
+
+    let snapshot = agents::policy(ctx, &agent).await.unwrap();
+    agents::policy_refused(ctx, &agent, snapshot.revision, "no\0 nftables").await.unwrap();
+    portal.assert_audited(&caller, "agent/link", Outcome::Done).await;
+    assert_eq!(pbx().await.last_refusal, "no nftables");
+    agents::policy_applied(ctx, &agent, snapshot.revision, &snapshot.digest(), 900).await.unwrap();
+    let seen = pbx().await;
+    assert_eq!((seen.applied_revision, seen.last_refusal.as_str()), (seen.wanted_revision, ""));
+    assert_eq!(seen.applied_digest, data_encoding::HEXLOWER.encode(&snapshot.digest()));
+    let enforcement = actions::enforcement::show(ctx, &caller).await.unwrap();
+    assert_eq!((enforcement.enforced, enforcement.of, enforcement.took_ms), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_report_sent_twice_is_stored_once() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    let agent = portal.agent(&caller, "hq").await;
+    let ban = detected(&portal, "198.51.100.7");
+    let attempts = AttemptCount { minute: portal.ctx.now(), address: address("198.51.100.7"), proven: 5, unproven: 2 };
+    let events = vec![ReportEvent::Detected(ban.clone()), ReportEvent::Attempts(attempts)];
+    let batch = BatchId(Uuid::now_v7());
+    let seq = agents::report(&portal.ctx, &agent, batch, events.clone()).await.unwrap();
+    let rows = portal.audit_rows(&caller).await;
+    assert_eq!(agents::report(&portal.ctx, &agent, batch, events.clone()).await.unwrap(), seq);
+    // And the ban in another batch, too: the agent made its id.
+    let sum = actions::overview::show(&portal.ctx, &caller).await.unwrap();
+    assert_eq!((sum.attempts_last_hour, sum.active_bans), (7, 1));
+    assert_eq!(report(&portal, &agent, vec![ReportEvent::Detected(ban.clone())]).await, seq);
+    assert_eq!(portal.audit_rows(&caller).await, rows);
+
+    let shown = actions::blocked_ips::show(&portal.ctx, &caller, ban.id).await.unwrap();
+    assert_eq!(
+        (shown.ban.source, shown.ban.pbx_name.as_deref(), shown.ban.account.as_deref()),
+        (BanSource::Detection, Some("hq"), Some("1007"))
+    );
+    assert_eq!(shown.evidence, ban.evidence);
+    // Ended by hand, it doesn't come back with a late copy.
+    actions::blocked_ips::unblock(&portal.ctx, &caller, vec![ban.id]).await.unwrap();
+    report(&portal, &agent, vec![ReportEvent::Detected(ban)]).await;
+    assert!(portal.blocked(&caller).await.is_empty());
+}
+
+#[tokio::test]
+async fn two_bans_of_one_source_in_one_report_leave_the_later() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    let agent = portal.agent(&caller, "hq").await;
+    let (first, mut second) = (detected(&portal, "198.51.100.7"), detected(&portal, "198.51.100.7"));
+    second.expires_at += Duration::HOUR;
+    report(&portal, &agent, vec![ReportEvent::Detected(first), ReportEvent::Detected(second.clone())]).await;
+    let shown = actions::blocked_ips::show(&portal.ctx, &caller, second.id).await.unwrap();
+    assert_eq!((shown.earlier.len(), shown.ban.expires_at), (1, Some(second.expires_at)));
+    assert_eq!(portal.blocked(&caller).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_allowed_is_not_banned_by_a_report() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    let agent = portal.agent(&caller, "hq").await;
+    portal.allow(&caller, "198.51.100.0/24").await.unwrap();
+    let events = ["198.51.100.7", "198.51.101.7", "127.0.0.1", "0.0.0.0/0"]
+        .map(|net| ReportEvent::Detected(detected(&portal, net)));
+    report(&portal, &agent, events.to_vec()).await;
+    assert_eq!(portal.blocked(&caller).await, ["198.51.101.7"]);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_wrong_at_the_pbx_does_no_harm() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    let agent = portal.agent(&caller, "hq").await;
+    let mut ahead = detected(&portal, "198.51.100.7");
+    ahead.at += Duration::days(400);
+    ahead.expires_at += Duration::days(400);
+    let attempts = |days| {
+        ReportEvent::Attempts(AttemptCount {
+            minute: portal.ctx.now() + Duration::days(days),
+            address: address("198.51.100.7"),
+            proven: 1,
+            unproven: 0,
+        })
+    };
+    report(&portal, &agent, vec![ReportEvent::Detected(ahead.clone()), attempts(400), attempts(-4_000)]).await;
+    let shown = actions::blocked_ips::show(&portal.ctx, &caller, ahead.id).await.unwrap();
+    assert_eq!(shown.ban.created_at, portal.ctx.now());
+}
+
+/// The agent of one tenant reports into its own only.
+#[tokio::test]
+async fn another_tenants_bans_are_untouched() {
+    let portal = Portal::new().await;
+    let (ours, theirs) = (portal.tenant("acme").await, portal.tenant("bolt").await);
+    let agent = portal.agent(&ours, "hq").await;
+    let ban = detected(&portal, "198.51.100.7");
+    portal.block(&theirs, "198.51.100.7").await.unwrap();
+    report(&portal, &agent, vec![ReportEvent::Detected(ban.clone())]).await;
+    assert!(matches!(actions::blocked_ips::show(&portal.ctx, &theirs, ban.id).await, Err(ActError::NotFound)));
+    assert_eq!(portal.blocked(&theirs).await.len(), 1);
+    assert_eq!(agents::policy(&portal.ctx, &agent).await.unwrap().revision, 1);
+}

@@ -1,0 +1,12 @@
+//! What people, agents and jobs can do, against a real database as the restricted roles, by a clock that the tests move.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+mod agents;
+mod allowed_ips;
+mod audit;
+mod ban_sync;
+mod blocked_ips;
+mod login;
+mod pbxes;
+mod permissions;
+mod portal;

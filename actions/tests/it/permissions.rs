@@ -1,0 +1,96 @@
+//! What a role doesn't allow is refused and written down, whoever asks for it.
+
+use actions::{ActError, Caller, allowed_ips, blocked_ips, pbxes};
+use policy::allowed_ips::AllowedIpForm;
+use policy::audit::Outcome;
+use policy::authz::Role;
+use policy::blocked_ips::{BlockedIpFilter, BlockedIpForm};
+use policy::ids::{AllowedIpId, BanId, PbxId};
+use uuid::Uuid;
+
+use crate::portal::Portal;
+
+/// Every change that people can ask for, with ids that are nobody's.
+async fn attempt(portal: &Portal, caller: &Caller, operation: &str) -> ActError {
+    let ctx = &portal.ctx;
+    let id = Uuid::from_u128(1);
+    let allow = AllowedIpForm { target: "192.0.2.1".to_owned(), ..AllowedIpForm::default() };
+    let block = BlockedIpForm { net: "192.0.2.1".to_owned(), duration: "60".to_owned(), reason: String::new() };
+    let ended = match operation {
+        "pbxes/add" => pbxes::add(ctx, caller, "hq".to_owned()).await.map(drop),
+        "pbxes/renew_enrolment" => pbxes::renew_enrolment(ctx, caller, PbxId(id)).await.map(drop),
+        "pbxes/rename" => pbxes::rename(ctx, caller, PbxId(id), "x".to_owned()).await,
+        "pbxes/revoke" => pbxes::revoke(ctx, caller, PbxId(id)).await,
+        "pbxes/remove" => pbxes::remove(ctx, caller, PbxId(id)).await,
+        "allowed_ips/add" => allowed_ips::add(ctx, caller, allow, true).await.map(drop),
+        "allowed_ips/edit" => allowed_ips::edit(ctx, caller, AllowedIpId(id), allow, true).await.map(drop),
+        "allowed_ips/delete" => allowed_ips::delete(ctx, caller, vec![AllowedIpId(id)]).await.map(drop),
+        "allowed_ips/allow_my_address" => allowed_ips::allow_my_address(ctx, caller).await.map(drop),
+        "allowed_ips/import" => allowed_ips::import(ctx, caller, "192.0.2.1".to_owned()).await.map(drop),
+        "blocked_ips/block" => blocked_ips::block(ctx, caller, block, true).await.map(drop),
+        "blocked_ips/unblock" => blocked_ips::unblock(ctx, caller, vec![BanId(id)]).await.map(drop),
+        "blocked_ips/unblock_matching" => {
+            blocked_ips::unblock_matching(ctx, caller, BlockedIpFilter::default()).await.map(drop)
+        }
+        "blocked_ips/unblock_and_allow" => {
+            blocked_ips::unblock_and_allow(ctx, caller, vec![BanId(id)], String::new()).await.map(drop)
+        }
+        other => panic!("{other} is not tried: add it"),
+    };
+    ended.unwrap_err()
+}
+
+#[tokio::test]
+async fn an_auditor_changes_nothing_and_every_attempt_is_written_down() {
+    let portal = Portal::new().await;
+    let owner = portal.tenant("acme").await;
+    for role in Role::ALL {
+        let caller = Caller { role, ..owner.clone() };
+        for operation in policy::authz::Operation::ALL {
+            let person_changes = matches!(operation.need(), policy::authz::Need::Permission(_)) && operation.changes();
+            if !person_changes || operation.allowed_for(role) {
+                continue;
+            }
+            let error = attempt(&portal, &caller, operation.path()).await;
+            assert!(matches!(error, ActError::Forbidden), "{role:?} {operation:?}: {error:?}");
+            portal.assert_audited(&owner, operation.path(), Outcome::Refused).await;
+        }
+    }
+    assert!(portal.allowed(&owner).await.is_empty() && portal.blocked(&owner).await.is_empty());
+    assert!(pbxes::list(&portal.ctx, &owner).await.unwrap().is_empty());
+    assert_eq!(actions::audit::verify(&portal.ctx, &owner).await.unwrap().broken, None);
+}
+
+/// The ids of another tenant are as those that never were.
+#[tokio::test]
+async fn another_tenants_ids_are_not_there() {
+    let portal = Portal::new().await;
+    let (ours, theirs) = (portal.tenant("acme").await, portal.tenant("bolt").await);
+    let allowed = portal.allow(&theirs, "203.0.113.0/24").await.unwrap().id;
+    let ban = portal.block(&theirs, "198.51.100.7").await.unwrap();
+    let (pbx, _) = portal.enrolled(&theirs, "hq").await;
+    let ctx = &portal.ctx;
+    let form = AllowedIpForm { target: "192.0.2.1".to_owned(), ..AllowedIpForm::default() };
+    let results = [
+        ("allowed_ips/edit", allowed_ips::edit(ctx, &ours, allowed, form, true).await.map(drop)),
+        ("allowed_ips/delete", allowed_ips::delete(ctx, &ours, vec![allowed]).await.map(drop)),
+        ("blocked_ips/show", blocked_ips::show(ctx, &ours, ban).await.map(drop)),
+        ("blocked_ips/unblock", blocked_ips::unblock(ctx, &ours, vec![ban]).await.map(drop)),
+        (
+            "blocked_ips/unblock_and_allow",
+            blocked_ips::unblock_and_allow(ctx, &ours, vec![ban], String::new()).await.map(drop),
+        ),
+        ("pbxes/rename", pbxes::rename(ctx, &ours, pbx, "stolen".to_owned()).await),
+        ("pbxes/renew_enrolment", pbxes::renew_enrolment(ctx, &ours, pbx).await.map(drop)),
+        ("pbxes/revoke", pbxes::revoke(ctx, &ours, pbx).await),
+        ("pbxes/remove", pbxes::remove(ctx, &ours, pbx).await),
+    ];
+    for (what, result) in results {
+        assert!(matches!(result, Err(ActError::NotFound)), "{what}: {result:?}");
+    }
+    let filter = BlockedIpFilter { pbx_id: Some(pbx), ..BlockedIpFilter::default() };
+    assert_eq!(blocked_ips::unblock_matching(ctx, &ours, filter).await.unwrap(), 0);
+    assert_eq!((portal.allowed(&theirs).await.len(), portal.blocked(&theirs).await.len()), (1, 1));
+    assert!(!blocked_ips::export(ctx, &ours, BlockedIpFilter::default()).await.unwrap().contains("198.51.100.7"));
+    assert!(!allowed_ips::export(ctx, &ours).await.unwrap().contains("203.0.113"));
+}
