@@ -1,0 +1,386 @@
+//! The heart of the agent: one task that owns the firewall, the bans and the detector, fed by the PBX, the server and DNS. What it decides
+//! is in the kernel first, on disk next, on the wire last. It needs neither server nor PBX to go on enforcing.
+
+mod attacks;
+mod server;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use policy::bans::{BanChange, BanEntry};
+use policy::detection::{DetectionRule, Detector};
+use policy::net;
+use policy::ruleset::Coverage;
+use policy::snapshot::PolicySnapshot;
+use policy::{allowed_ips::AllowedTarget, reports::DetectedBan};
+use proto::convert::Hello;
+use proto::pb;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{error, info, warn};
+
+use crate::attempts::Attempts;
+use crate::bans::BanBook;
+use crate::clock::SharedClock;
+use crate::dns::Answers;
+use crate::firewall::{self, Firewall, FirewallError};
+use crate::link::{About, LinkEvent};
+use crate::pbx::PbxEvent;
+use crate::state::{Identity, Journal, Spool, StateDir};
+use crate::status::{self, LastBan, Status};
+
+use self::server::Uplink;
+
+/// Attempts are reported this often.
+const ATTEMPTS_EVERY: u64 = 5;
+/// The kernel is read back and compared this often, in seconds.
+const PROOF_EVERY: u64 = 60;
+/// Events of the PBX that are taken at once.
+const EVENTS_AT_ONCE: usize = 64;
+
+/// What feeds the engine.
+pub struct Inputs {
+    /// Security events.
+    pub pbx: mpsc::Receiver<PbxEvent>,
+    /// The server.
+    pub link: mpsc::Receiver<LinkEvent>,
+    /// Addresses of names.
+    pub answers: watch::Receiver<Answers>,
+}
+
+/// What the engine is made of.
+pub struct Parts {
+    /// Time.
+    pub clock: SharedClock,
+    /// The state directory.
+    pub state: StateDir,
+    /// Who this agent is.
+    pub identity: Identity,
+    /// What enforces.
+    pub firewall: Box<dyn Firewall>,
+    /// `asterisk` or `simulated`.
+    pub pbx_kind: &'static str,
+    /// Host name of this machine.
+    pub hostname: String,
+    /// Names whose addresses are wanted.
+    pub names: watch::Sender<BTreeSet<String>>,
+}
+
+/// The agent at work.
+pub struct Engine {
+    clock: SharedClock,
+    state: StateDir,
+    identity: Identity,
+    firewall: Box<dyn Firewall>,
+    /// The kernel may lack something: it is loaded anew.
+    dirty: bool,
+    detector: Detector,
+    book: BanBook,
+    journal: Journal,
+    spool: Spool,
+    attempts: Attempts,
+    /// Bans that are in no batch yet.
+    unreported: Vec<DetectedBan>,
+    policy: Option<PolicySnapshot>,
+    answers: Answers,
+    allowed: Vec<BanEntry>,
+    coverage: Coverage,
+    uplink: Uplink,
+    pbx_kind: &'static str,
+    pbx_version: String,
+    pbx_down_because: String,
+    registered: u32,
+    clock_apart_seconds: i64,
+    last_ban: Option<LastBan>,
+    hello: watch::Sender<Hello>,
+    heartbeat: watch::Sender<pb::Heartbeat>,
+    names: watch::Sender<BTreeSet<String>>,
+}
+
+impl Engine {
+    /// Takes up what was left on disk and puts it into the kernel.
+    ///
+    /// # Errors
+    /// The state can't be kept, or the firewall refuses: nothing could be enforced.
+    pub async fn start(parts: Parts) -> anyhow::Result<Self> {
+        let Parts { clock, state, identity, firewall, pbx_kind, hostname, names } = parts;
+        let (journal, records) = Journal::open(&state)?;
+        let book = BanBook::replay(records);
+        let spool = Spool::open(&state)?;
+        let policy = state.policy();
+        let answers: Answers = state.read_json("names.json").unwrap_or_default();
+        let rule = policy.as_ref().map_or_else(DetectionRule::default, |policy| policy.detection);
+        let mut detector = Detector::new(rule);
+        book.repeaters().for_each(|(net, times, last)| detector.remember_ban(net, times, last));
+        // What was detected but is in no batch any more is reported again; the server takes each ban once.
+        let unreported = book
+            .pending()
+            .iter()
+            .filter(|pending| pending.release_at.is_none() && pending.batch.is_none_or(|batch| !spool.holds(batch)))
+            .map(|pending| pending.ban.clone())
+            .collect();
+        let hello = Hello {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            hostname,
+            pbx_kind: pbx_kind.to_owned(),
+            pbx_version: String::new(),
+            firewall: firewall.name().to_owned(),
+            policy: None,
+            bans: None,
+        };
+        let mut engine = Self {
+            clock,
+            state,
+            identity,
+            firewall,
+            dirty: true,
+            detector,
+            book,
+            journal,
+            spool,
+            attempts: Attempts::default(),
+            unreported,
+            policy,
+            answers,
+            allowed: Vec::new(),
+            coverage: Coverage::default(),
+            uplink: Uplink::default(),
+            pbx_kind,
+            pbx_version: String::new(),
+            pbx_down_because: "not yet connected".to_owned(),
+            registered: 0,
+            clock_apart_seconds: 0,
+            last_ban: None,
+            hello: watch::Sender::new(hello),
+            heartbeat: watch::Sender::new(pb::Heartbeat::default()),
+            names,
+        };
+        engine.set_allowed();
+        engine.reload().await?;
+        engine.publish();
+        info!(
+            firewall = engine.firewall.name(),
+            policy.revision = engine.policy.as_ref().map_or(0, |policy| policy.revision),
+            bans = engine.book.count(engine.clock.now()),
+            "What is on disk is enforced"
+        );
+        Ok(engine)
+    }
+
+    /// What the link is to say about this agent.
+    pub fn about(&self) -> About {
+        About { hello: self.hello.subscribe(), heartbeat: self.heartbeat.subscribe() }
+    }
+
+    /// Works until `stop`. The firewall stays as it is.
+    pub async fn run(mut self, mut inputs: Inputs, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seconds = 0;
+        let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                count = inputs.pbx.recv_many(&mut events, EVENTS_AT_ONCE), if !inputs.pbx.is_closed() || !inputs.pbx.is_empty() => {
+                    for event in events.drain(..count) {
+                        self.on_pbx(event).await;
+                    }
+                }
+                Some(event) = inputs.link.recv() => self.on_link(event).await,
+                Ok(()) = inputs.answers.changed() => {
+                    let answers = inputs.answers.borrow_and_update().clone();
+                    self.on_answers(answers).await;
+                }
+                _ = second.tick() => {
+                    seconds += 1;
+                    self.on_second(seconds).await;
+                }
+            }
+        }
+        self.report_attempts();
+        self.report_bans();
+        self.write_status();
+        info!("Stopping; the firewall goes on enforcing what it has");
+    }
+
+    async fn on_second(&mut self, seconds: u64) {
+        let now = self.clock.now();
+        if self.dirty {
+            let _ = self.reload().await;
+        }
+        self.report_bans();
+        if seconds.is_multiple_of(ATTEMPTS_EVERY) {
+            self.report_attempts();
+        }
+        self.send_reports();
+        if seconds.is_multiple_of(PROOF_EVERY) {
+            self.prove().await;
+        }
+        let rule = self.policy.as_ref().map_or_else(DetectionRule::default, |policy| policy.detection);
+        self.book.forget(now, now - time::Duration::seconds(i64::from(rule.max_ban_seconds) * 2));
+        if self.journal.wants_rewriting() {
+            self.journal.rewrite(self.book.records());
+        }
+        self.publish();
+        if seconds.is_multiple_of(2) {
+            self.write_status();
+        }
+    }
+
+    /// Makes changes of bans; when the kernel doesn't take them, loads everything anew.
+    async fn enforce(&mut self, changes: &[BanChange]) -> Result<(), FirewallError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let Err(refused) = self.firewall.apply(changes, self.clock.now()).await else { return Ok(()) };
+        warn!(error = %refused, "The firewall did not take a change of bans; loading it anew");
+        self.reload().await
+    }
+
+    /// Loads everything anew, in one transaction.
+    async fn reload(&mut self) -> Result<(), FirewallError> {
+        let loaded = self.firewall.load(&self.allowed, &self.book.entries(), self.clock.now()).await;
+        self.dirty = loaded.is_err();
+        if let Err(refused) = &loaded {
+            error!(error = %refused, "The firewall could not be loaded; trying again every second");
+        }
+        loaded
+    }
+
+    /// Compares the kernel with what should be in it, and repairs it.
+    async fn prove(&mut self) {
+        let now = self.clock.now();
+        // What is about to run out may have done so already.
+        let surely = |entries: &[BanEntry]| -> Vec<BanEntry> {
+            let soon = now + time::Duration::seconds(2);
+            entries.iter().filter(|entry| entry.expires_at.is_none_or(|end| end > soon)).copied().collect()
+        };
+        let bans = firewall::element_count(&surely(&self.book.entries()));
+        let ranges = Coverage::of(&surely(&self.allowed)).spans().len();
+        match self.firewall.inspect(now).await {
+            Ok(found) => {
+                if !found.complete || found.bans < bans || found.allowed < ranges {
+                    error!(
+                        complete = found.complete,
+                        bans = found.bans,
+                        bans.expected = bans,
+                        allowed = found.allowed,
+                        allowed.expected = ranges,
+                        "Somebody has changed the firewall's table; repairing it"
+                    );
+                    let _ = self.reload().await;
+                }
+            }
+            Err(refused) => {
+                error!(error = %refused, "The firewall could not be read back; loading it anew");
+                let _ = self.reload().await;
+            }
+        }
+    }
+
+    /// What is never blocked: the allowed networks, the addresses of the allowed names and of the server.
+    fn set_allowed(&mut self) {
+        let (server, _) = self.identity.server.rsplit_once(':').unwrap_or((&self.identity.server, ""));
+        let server = server.trim_matches(['[', ']']).to_owned();
+        let mut names = BTreeSet::from([server.clone()]);
+        let addresses = |name: &str| self.answers.get(name).cloned().unwrap_or_default();
+        let mut allowed: Vec<BanEntry> =
+            addresses(&server).into_iter().map(|addr| BanEntry { net: addr.into(), expires_at: None }).collect();
+        for entry in self.policy.iter().flat_map(|policy| &policy.allowed) {
+            let expires_at = entry.expires_at;
+            match &entry.target {
+                AllowedTarget::Net(net) => allowed.push(BanEntry { net: *net, expires_at }),
+                AllowedTarget::Domain(name) => {
+                    allowed.extend(addresses(name).into_iter().map(|addr| BanEntry { net: addr.into(), expires_at }));
+                    names.insert(name.clone());
+                }
+            }
+        }
+        // A name may resolve to anything.
+        allowed.retain(|entry| net::unusable(&entry.net).is_none());
+        self.coverage = Coverage::of(&allowed);
+        self.allowed = allowed;
+        self.names.send_if_modified(|wanted| {
+            let modified = *wanted != names;
+            *wanted = names;
+            modified
+        });
+    }
+
+    async fn on_answers(&mut self, answers: Answers) {
+        // Names that nobody has answered for since the start keep what they had.
+        let wanted = self.names.borrow().clone();
+        self.answers.extend(answers);
+        self.answers.retain(|name, _| wanted.contains(name));
+        let before = std::mem::take(&mut self.allowed);
+        self.set_allowed();
+        if before == self.allowed {
+            return;
+        }
+        info!("An allowed name has other addresses; the never-blocked set follows");
+        if self.firewall.load_allowed(&self.allowed, self.clock.now()).await.is_err() {
+            let _ = self.reload().await;
+        }
+        if let Err(error) = self.state.write_json("names.json", &self.answers) {
+            error!(%error, "The addresses of allowed names could not be kept on disk");
+        }
+    }
+
+    /// Tells the link how things stand.
+    fn publish(&mut self) {
+        self.publish_hello();
+        let beat = pb::Heartbeat {
+            sent_at_ms: 0,
+            bans: self.book.count(self.clock.now()) as u64,
+            registered: self.registered,
+            spooled: self.spool.len() as u64,
+            dropped: self.spool.dropped(),
+        };
+        self.heartbeat.send_replace(beat);
+    }
+
+    fn publish_hello(&self) {
+        self.hello.send_modify(|hello| {
+            hello.pbx_version.clone_from(&self.pbx_version);
+            hello.policy = self.policy.as_ref().map(|policy| (policy.revision, policy.digest()));
+            hello.bans = self.book.synced();
+        });
+    }
+
+    fn write_status(&self) {
+        let now = self.clock.now();
+        let status = Status {
+            at: now,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pbx_name: self.identity.pbx_name.clone(),
+            server: self.identity.server.clone(),
+            online: self.uplink.is_up(),
+            offline_because: self.uplink.down_because().to_owned(),
+            firewall: self.firewall.name().to_owned(),
+            enforced: !self.dirty,
+            pbx_kind: self.pbx_kind.to_owned(),
+            pbx_version: self.pbx_version.clone(),
+            pbx_down_because: self.pbx_down_because.clone(),
+            registered: self.registered,
+            policy_revision: self.policy.as_ref().map_or(0, |policy| policy.revision),
+            allowed: self.coverage.spans().len(),
+            ban_seq: self.book.synced().map(|(seq, _)| seq),
+            bans: self.book.count(now),
+            bans_unreported: self.book.pending().len(),
+            spooled: self.spool.len(),
+            dropped: self.spool.dropped(),
+            clock_apart_seconds: self.clock_apart_seconds,
+            last_ban: self.last_ban.clone(),
+        };
+        let written = serde_json::to_vec_pretty(&status).map_err(std::io::Error::from);
+        if let Err(error) = written.and_then(|text| self.state.write_unsynced(status::FILE, &text)) {
+            error!(%error, "The status could not be written");
+        }
+    }
+}
+
+/// Microseconds since `start`.
+fn took(start: Instant) -> u64 {
+    crate::clock::micros_since(start)
+}

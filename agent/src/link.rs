@@ -1,0 +1,180 @@
+//! The client side of the protocol: one stream to the server, made again whenever it breaks. Knows nothing of firewalls; a fleet
+//! simulator uses it as well as the agent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use policy::pbxes::HEARTBEAT_SECONDS;
+use proto::convert::{FromAgent, FromServer, Hello, PolicyRefused, WireError};
+use proto::pb;
+use proto::pb::agent_link_client::AgentLinkClient;
+use rand::RngExt as _;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::{debug, info, warn};
+
+use crate::clock::{SharedClock, unix_ms};
+use crate::state::Credentials;
+use crate::tls;
+
+/// Messages to the server that may wait; a link that is slower than that is closed and made anew.
+const OUTBOUND: usize = 1_024;
+const RETRY_FROM: Duration = Duration::from_millis(200);
+const RETRY_TO: Duration = Duration::from_secs(2);
+/// Largest message taken: a part of a snapshot has at most 5,000 bans.
+const MESSAGE_MAX: usize = 4 << 20;
+
+/// What the link tells.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// The server answered hello.
+    Up(Outbound),
+    /// A checked message, and when it arrived.
+    Message(FromServer, Instant),
+    /// The stream has ended, and why; it will be made anew.
+    Down(String),
+}
+
+/// The way to the server while the stream lasts.
+#[derive(Debug, Clone)]
+pub struct Outbound {
+    messages: mpsc::Sender<pb::AgentMessage>,
+    give_up: Arc<Notify>,
+}
+
+impl Outbound {
+    /// Sends; never waits. When the server is too slow to take it, the stream is given up: after it comes a new one with a fresh hello.
+    pub fn send(&self, message: &FromAgent) -> bool {
+        let sent = self.messages.try_send(message.into()).is_ok();
+        if !sent {
+            self.give_up.notify_one();
+        }
+        sent
+    }
+
+    /// Ends the stream; a new one begins with a fresh hello.
+    pub fn close(&self) {
+        self.give_up.notify_one();
+    }
+}
+
+/// What a link says about its agent, always as it is at the moment.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Sent first on each stream.
+    pub hello: watch::Receiver<Hello>,
+    /// Sent with each heartbeat; the time is filled in.
+    pub heartbeat: watch::Receiver<pb::Heartbeat>,
+}
+
+/// Keeps a stream to `server` until nobody listens.
+pub async fn run(
+    server: &str,
+    credentials: &Credentials,
+    about: About,
+    events: mpsc::Sender<LinkEvent>,
+    clock: SharedClock,
+) {
+    let mut wait = RETRY_FROM;
+    let mut said = String::new();
+    while !events.is_closed() {
+        let mut welcomed = false;
+        let ended = stream(server, credentials, &about, &events, &clock, &mut welcomed).await;
+        let why = ended.map_or_else(|error| format!("{error:#}"), |()| "the server closed the stream".to_owned());
+        if welcomed {
+            wait = RETRY_FROM;
+            warn!(why, "The link to the server broke; this machine stays protected");
+            said.clear();
+        } else if said != why {
+            warn!(why, "The server isn't reached; this machine stays protected, and goes on trying");
+            said.clone_from(&why);
+        }
+        if events.send(LinkEvent::Down(why)).await.is_err() {
+            return;
+        }
+        // Up to half as long again, so that a thousand agents don't come at once.
+        let jitter = 1.0 + rand::rng().random::<f64>() / 2.0;
+        tokio::time::sleep(wait.mul_f64(jitter)).await;
+        wait = (wait * 2).min(RETRY_TO);
+    }
+}
+
+async fn stream(
+    server: &str,
+    credentials: &Credentials,
+    about: &About,
+    events: &mpsc::Sender<LinkEvent>,
+    clock: &SharedClock,
+    welcomed: &mut bool,
+) -> anyhow::Result<()> {
+    let channel = tls::connect(server, tls::mutual(credentials)?).await?;
+    let mut client = AgentLinkClient::new(channel).max_decoding_message_size(MESSAGE_MAX);
+    let (messages, outbound) = mpsc::channel(OUTBOUND);
+    let link = Outbound { messages, give_up: Arc::new(Notify::new()) };
+    link.send(&FromAgent::Hello(about.hello.borrow().clone()));
+    let patience = Duration::from_secs(u64::from(HEARTBEAT_SECONDS) * 3);
+    let mut inbound = tokio::time::timeout(patience, client.link(ReceiverStream::new(outbound)))
+        .await
+        .context("the server did not answer")?
+        .map_err(refusal)?
+        .into_inner();
+    let mut beat_every = Duration::from_secs(u64::from(HEARTBEAT_SECONDS));
+    let mut beat_at = Instant::now() + beat_every;
+    let mut heard = Instant::now();
+    loop {
+        tokio::select! {
+            message = inbound.message() => {
+                heard = Instant::now();
+                let Some(message) = message.map_err(refusal)? else { return Ok(()) };
+                let Some(message) = check(message, &link)? else { continue };
+                if let FromServer::Welcome(welcome) = &message {
+                    *welcomed = true;
+                    beat_every = Duration::from_secs(u64::from(welcome.heartbeat_seconds));
+                    beat_at = Instant::now();
+                    info!(server, pbx.name = welcome.pbx_name, "Connected to the server");
+                    if events.send(LinkEvent::Up(link.clone())).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                if events.send(LinkEvent::Message(message, heard)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            () = tokio::time::sleep_until(beat_at) => {
+                anyhow::ensure!(heard.elapsed() < beat_every * 3, "nothing was heard from the server for {} s", heard.elapsed().as_secs());
+                let beat = pb::Heartbeat { sent_at_ms: unix_ms(clock.now()), ..*about.heartbeat.borrow() };
+                link.send(&FromAgent::Heartbeat(beat));
+                beat_at = Instant::now() + beat_every;
+            }
+            () = link.give_up.notified() => anyhow::bail!("given up by this side"),
+        }
+    }
+}
+
+/// A checked message. A policy that breaks the rules is refused in words; what else breaks them ends the stream, but for kinds of
+/// messages that only a later version knows, which are passed over.
+fn check(message: pb::ServerMessage, link: &Outbound) -> Result<Option<FromServer>, WireError> {
+    let Some(content) = &message.message else {
+        debug!("A message of a kind that this version doesn't know");
+        return Ok(None);
+    };
+    let revision = if let pb::server_message::Message::Policy(policy) = content { Some(policy.revision) } else { None };
+    match (FromServer::try_from(message), revision) {
+        (Ok(message), _) => Ok(Some(message)),
+        (Err(error), Some(revision)) => {
+            warn!(%error, revision, "The server sent a policy that breaks the rules; it is refused");
+            link.send(&FromAgent::PolicyRefused(PolicyRefused {
+                revision: revision.max(0),
+                reason: error.to_string(),
+            }));
+            Ok(None)
+        }
+        (Err(error), None) => Err(error),
+    }
+}
+
+fn refusal(status: tonic::Status) -> anyhow::Error {
+    anyhow::anyhow!("{}: {}", status.code(), status.message())
+}

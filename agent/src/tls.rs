@@ -1,0 +1,151 @@
+//! TLS to the server. Before enrolment the server is known by the fingerprint of its CA alone; afterwards by the CA, and it knows us by our certificate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use hyper_util::rt::TokioIo;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::state::Credentials;
+
+/// SHA-256 of a certificate.
+pub fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
+    Sha256::digest(certificate).into()
+}
+
+/// TLS that trusts a server whose chain holds the CA with this fingerprint, and whose certificate that CA signed.
+pub fn pinned(ca_fingerprint: [u8; 32]) -> anyhow::Result<ClientConfig> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = Arc::new(PinnedCa { ca_fingerprint, provider: Arc::clone(&provider) });
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+/// Mutual TLS with what enrolment left.
+pub fn mutual(credentials: &Credentials) -> anyhow::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for ca in CertificateDer::pem_slice_iter(credentials.ca_pem.as_bytes()) {
+        roots.add(ca.context("reading the server's CA certificate")?)?;
+    }
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(credentials.certificate_pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .context("reading this agent's certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(credentials.key_pem.as_bytes()).context("reading this agent's key")?;
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .context("this agent's certificate and key")?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+/// Checks what enrolment brought: the CA is the one that the token named, and the certificate is for our key.
+pub fn check_credentials(credentials: &Credentials, ca_fingerprint: [u8; 32]) -> anyhow::Result<()> {
+    let ca =
+        CertificateDer::from_pem_slice(credentials.ca_pem.as_bytes()).context("reading the server's CA certificate")?;
+    ensure!(fingerprint(&ca) == ca_fingerprint, "the server sent another CA than the token names");
+    // Building the configuration fails when key and certificate don't belong together.
+    mutual(credentials).map(drop)
+}
+
+/// Connects; TCP and TLS within five seconds.
+pub async fn connect(server: &str, config: ClientConfig) -> anyhow::Result<Channel> {
+    let connector = TlsConnector::from(Arc::new(config));
+    let connect = tower::service_fn(move |uri: Uri| {
+        let connector = connector.clone();
+        async move {
+            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+            let name = ServerName::try_from(host.clone()).map_err(std::io::Error::other)?;
+            let socket = TcpStream::connect((host, uri.port_u16().unwrap_or(443))).await?;
+            socket.set_nodelay(true)?;
+            std::io::Result::Ok(TokioIo::new(connector.connect(name, socket).await?))
+        }
+    });
+    let patience = Duration::from_secs(5);
+    let keepalive = Duration::from_secs(5);
+    // "http" to tonic, which would add TLS of its own otherwise; the server sees the origin.
+    let endpoint = Endpoint::from_shared(format!("http://{server}"))
+        .context("the server's address is host:port")?
+        .origin(format!("https://{server}").parse().context("the server's address is host:port")?)
+        .http2_keep_alive_interval(keepalive)
+        .keep_alive_timeout(keepalive)
+        .keep_alive_while_idle(true);
+    tokio::time::timeout(patience, endpoint.connect_with_connector(connect))
+        .await
+        .with_context(|| format!("{server} did not answer within {} s", patience.as_secs()))?
+        .with_context(|| format!("connecting to {server}"))
+}
+
+/// Until when this agent's certificate is valid.
+pub fn valid_until(credentials: &Credentials) -> anyhow::Result<time::OffsetDateTime> {
+    let certificate = CertificateDer::from_pem_slice(credentials.certificate_pem.as_bytes())
+        .context("reading this agent's certificate")?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).context("reading this agent's certificate")?;
+    Ok(parsed.validity().not_after.to_datetime())
+}
+
+#[derive(Debug)]
+struct PinnedCa {
+    ca_fingerprint: [u8; 32],
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinnedCa {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let ca = intermediates
+            .iter()
+            .find(|certificate| fingerprint(certificate) == self.ca_fingerprint)
+            .ok_or(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?
+            .verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,9 @@
+//! The wire between server and agent. Generated code under `pb`; `convert` holds the only translation from and to `policy` types.
+
+pub mod convert;
+
+/// Generated from `proto/ringfence/agent/v1/agent.proto` by the `regenerate` binary.
+#[expect(clippy::pedantic, clippy::allow_attributes, missing_docs, reason = "generated code")]
+pub mod pb {
+    include!("gen/ringfence.agent.v1.rs");
+}
