@@ -1,0 +1,59 @@
+//! Actions of the audit log in plain words.
+
+/// What was done, in the past tense; the stable name where there are no words for it.
+pub(crate) fn action(name: &str) -> &str {
+    match name {
+        "account/sign_up" => "Asked for an organisation",
+        "account/verify_email" => "Made the organisation",
+        "account/log_in" => "Gave the password",
+        "account/log_in_code" => "Logged in",
+        "account/log_in_recovery_code" => "Logged in with a recovery code",
+        "account/log_out" => "Logged out",
+        "account/request_password_reset" => "Asked for a new password",
+        "account/reset_password" => "Set a new password",
+        "account/begin_totp" => "Began to connect an authenticator app",
+        "account/confirm_totp" => "Connected an authenticator app",
+        "account/switch_tenant" => "Switched to this organisation",
+        "pbxes/add" => "Added a PBX",
+        "pbxes/renew_enrolment" => "Made a new connection command",
+        "pbxes/rename" => "Renamed a PBX",
+        "pbxes/revoke" => "Revoked a PBX",
+        "pbxes/remove" => "Removed a PBX",
+        "allowed_ips/add" => "Allowed",
+        "allowed_ips/edit" => "Changed an allowed entry",
+        "allowed_ips/delete" => "Deleted from Allowed IPs",
+        "allowed_ips/allow_my_address" => "Allowed the own address",
+        "allowed_ips/import" => "Imported allowed entries",
+        "blocked_ips/block" => "Blocked",
+        "blocked_ips/unblock" => "Unblocked",
+        "blocked_ips/unblock_matching" => "Unblocked all that matched",
+        "blocked_ips/unblock_and_allow" => "Unblocked and allowed",
+        "agent/enrol" => "Enrolled its agent",
+        "agent/link" => "Connected",
+        other => other,
+    }
+}
+
+/// The groups that the list can be filtered by: the beginning of the stable names, and words.
+pub(crate) const GROUPS: [(&str, &str); 6] = [
+    ("", "Anything"),
+    ("account/", "People"),
+    ("pbxes/", "PBXes"),
+    ("allowed_ips/", "Allowed IPs"),
+    ("blocked_ips/", "Blocked IPs"),
+    ("agent/", "Agents"),
+];
+
+#[cfg(test)]
+mod tests {
+    use policy::authz::Operation;
+
+    use super::*;
+
+    #[test]
+    fn every_change_has_words() {
+        for operation in Operation::ALL.iter().filter(|operation| operation.changes()) {
+            assert_ne!(action(operation.path()), operation.path(), "{operation:?}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! How far the newest change is enforced, on every page.
+
+pub mod api;
+pub(crate) mod pill;

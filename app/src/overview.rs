@@ -1,0 +1,4 @@
+//! The overview.
+
+pub mod api;
+pub(crate) mod page;

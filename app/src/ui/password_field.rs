@@ -1,0 +1,124 @@
+//! The password field: shown on demand, with a hint about caps lock and, for new ones, how strong it is.
+
+use std::time::Duration;
+
+use leptos::html;
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use policy::account::PasswordStrength;
+use policy::people::{PASSWORD_MIN_CHARS, check_password_length};
+
+use crate::account::api;
+use crate::calls::FormState;
+use crate::ui::field::{Labelled, described_by, keep_in_step};
+use crate::ui::icon::{Glyph, Icon};
+
+/// A password field; `password` in the errors of its form.
+#[component]
+pub(crate) fn PasswordField(
+    /// An id for the page.
+    id: &'static str,
+    /// Its label.
+    label: &'static str,
+    /// What it holds.
+    value: RwSignal<String>,
+    /// The form it belongs to.
+    form: FormState,
+    /// For a new password: words that it should not contain. Shows how strong it is.
+    #[prop(optional)]
+    new_without: Option<Signal<Vec<String>>>,
+    /// Whether it gets the focus.
+    #[prop(optional)]
+    autofocus: bool,
+) -> impl IntoView {
+    let element = NodeRef::<html::Input>::new();
+    keep_in_step(element, value);
+    let (shown, caps_lock) = (RwSignal::new(false), RwSignal::new(false));
+    let error = Signal::derive(move || form.field("password"));
+    let is_new = new_without.is_some();
+    let hint =
+        is_new.then(|| format!("At least {PASSWORD_MIN_CHARS} characters. A few unrelated words make a good one."));
+    let watch_caps = move |event: web_sys::KeyboardEvent| caps_lock.set(event.get_modifier_state("CapsLock"));
+    view! {
+        <Labelled id label hint error>
+            <div class="password">
+                <input
+                    id=id
+                    name="password"
+                    class="input"
+                    type=move || if shown.get() { "text" } else { "password" }
+                    data-field="password"
+                    node_ref=element
+                    autocomplete=if is_new { "new-password" } else { "current-password" }
+                    autofocus=autofocus
+                    autocapitalize="none"
+                    spellcheck="false"
+                    aria-describedby=described_by(id, is_new)
+                    aria-invalid=move || error.with(Option::is_some).then_some("true")
+                    on:keyup=watch_caps
+                    on:input=move |event| {
+                        value.set(event_target_value(&event));
+                        form.set_field("password", None);
+                    }
+                />
+                <button
+                    type="button"
+                    class="icon-button"
+                    aria-label="Show password"
+                    aria-pressed=move || shown.get().to_string()
+                    on:click=move |_| shown.update(|shown| *shown = !*shown)
+                >
+                    {move || view! { <Icon glyph=if shown.get() { Glyph::EyeOff } else { Glyph::Eye } /> }}
+                </button>
+            </div>
+            <Show when=move || caps_lock.get()>
+                <p class="caps-lock">"Caps lock is on."</p>
+            </Show>
+            {new_without.map(|without| view! { <Strength value without /> })}
+        </Labelled>
+    }
+}
+
+#[component]
+fn Strength(value: RwSignal<String>, without: Signal<Vec<String>>) -> impl IntoView {
+    let strength = RwSignal::new(None::<PasswordStrength>);
+    let newest = StoredValue::new(0u32);
+    Effect::new(move || {
+        let password = value.get();
+        let ticket = newest.get_value().wrapping_add(1);
+        newest.set_value(ticket);
+        if password.is_empty() || check_password_length(&password).is_err() {
+            strength.set(None);
+            return;
+        }
+        let ask = move || {
+            if newest.try_get_value() != Some(ticket) {
+                return;
+            }
+            let call = api::password_strength(password, without.get_untracked());
+            spawn_local(async move {
+                if let Ok(answer) = call.await
+                    && newest.try_get_value() == Some(ticket)
+                {
+                    strength.set(Some(answer));
+                }
+            });
+        };
+        set_timeout(ask, Duration::from_millis(300));
+    });
+    let score = move || strength.with(|strength| strength.as_ref().map_or(0, |strength| strength.score));
+    let words = move || match (value.with(String::is_empty), strength.get()) {
+        (true, _) => String::new(),
+        (false, None) => "Too short".to_owned(),
+        (false, Some(PasswordStrength { score: 3, .. })) => "Good".to_owned(),
+        (false, Some(PasswordStrength { score: 4.., .. })) => "Strong".to_owned(),
+        (false, Some(PasswordStrength { hint, .. })) if hint.is_empty() => "Too easy to guess".to_owned(),
+        (false, Some(PasswordStrength { hint, .. })) => format!("Too easy to guess. {hint}"),
+    };
+    view! {
+        <div class="strength" data-score=move || score().to_string()>
+            <div class="strength-bars" aria-hidden="true"><span></span><span></span><span></span><span></span></div>
+            <p role="status">{words}</p>
+        </div>
+    }
+}

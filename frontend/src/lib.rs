@@ -1,0 +1,25 @@
+//! The entry of the browser's program: takes over the page that the server rendered.
+
+// Views are types within types: a page of some depth passes the default.
+#![recursion_limit = "512"]
+
+use wasm_bindgen::prelude::wasm_bindgen;
+
+/// Called once by the page. Afterwards `html[data-hydrated]` is set; should the program ever fail, `html[data-crashed]`
+/// is, and the page shows how to go on.
+#[wasm_bindgen]
+pub fn hydrate() {
+    std::panic::set_hook(Box::new(|panic| {
+        leptos::logging::error!("{panic}");
+        mark("data-crashed");
+    }));
+    leptos::mount::hydrate_body(app::App);
+    mark("data-hydrated");
+}
+
+fn mark(attribute: &str) {
+    if let Some(root) = leptos::prelude::document().document_element() {
+        // Only a malformed name is refused.
+        let _ = root.set_attribute(attribute, "");
+    }
+}

@@ -1,0 +1,129 @@
+//! `ringfence serve`: pages, agents and jobs until SIGTERM or SIGINT, then in order: streams end, requests under way are
+//! completed, jobs finish their turn, a private PostgreSQL stops.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use actions::mail::Mailer;
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::http::Portal;
+use crate::http::limits::Limits;
+use crate::installation::Installation;
+use crate::{http, jobs, rpc};
+
+/// Requests under way and jobs get so long to finish.
+const GRACE: Duration = Duration::from_secs(10);
+
+pub(super) async fn run(config: Config) -> anyhow::Result<()> {
+    let mailer = match &config.mail.smtp_url {
+        Some(url) => Some(Mailer::new(url.expose(), &config.mail.from).map_err(anyhow::Error::msg)?),
+        None => None,
+    };
+    if mailer.is_none() && !config.development.mailbox {
+        tracing::warn!("No mail server is configured (mail.smtp_url): nobody can sign up or set a new password");
+    }
+    // Bound before anything is started: a port that is taken is said at once.
+    let pages = bind(config.http.listen, "http.listen").await?;
+    let agents = bind(config.agents.listen, "agents.listen").await?;
+    let stopping = CancellationToken::new();
+    stop_on_signals(&stopping)?;
+    let installation = Installation::open(&config).await?;
+    let served = serve(&config, &installation, mailer, pages, agents, stopping).await;
+    installation.close().await?;
+    served
+}
+
+async fn serve(
+    config: &Config,
+    installation: &Installation,
+    mailer: Option<Mailer>,
+    pages: TcpListener,
+    agents: TcpListener,
+    stopping: CancellationToken,
+) -> anyhow::Result<()> {
+    let ctx = &installation.ctx;
+    let limits = Limits::default();
+    let portal = Portal {
+        ctx: ctx.clone(),
+        origin: config.http.public_url.origin().ascii_serialization(),
+        secure_cookies: config.http.secure_cookies,
+        trusted_proxies: config.http.trusted_proxies.clone(),
+        site: config.http.site_dir.clone(),
+        limits,
+        stopping: stopping.clone(),
+    };
+    let jobs = jobs::start(ctx, mailer, &stopping);
+    let names = server_names(config);
+    tracing::info!(
+        url = %config.http.public_url,
+        listen = %config.http.listen,
+        agents.listen = %config.agents.listen,
+        agents.address = ctx.settings().agent_address,
+        "Ringfence is up"
+    );
+    let router = http::router(portal).into_make_service_with_connect_info::<SocketAddr>();
+    let pages = axum::serve(pages, router).with_graceful_shutdown(stopping.clone().cancelled_owned());
+    let pages = within_grace(async { pages.await.context("serving pages") }, &stopping);
+    let agents = within_grace(rpc::serve(ctx.clone(), agents, &names, limits.enrolment, stopping.clone()), &stopping);
+    let (pages, agents) = tokio::join!(pages, agents);
+    let _ = tokio::time::timeout(GRACE, jobs.wait()).await;
+    tracing::info!("Ringfence has stopped");
+    pages.and(agents)
+}
+
+/// Runs a server to its end; once everything stops it gets [`GRACE`]. When it ends by itself everything stops.
+async fn within_grace(
+    server: impl Future<Output = anyhow::Result<()>>,
+    stopping: &CancellationToken,
+) -> anyhow::Result<()> {
+    let given_up = async {
+        stopping.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    let result = tokio::select! {
+        result = server => result,
+        () = given_up => Ok(()),
+    };
+    stopping.cancel();
+    result
+}
+
+/// The names that agents may dial.
+fn server_names(config: &Config) -> Vec<String> {
+    let mut names = vec![
+        config.agents.public_host.trim_matches(['[', ']']).to_owned(),
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+    ];
+    let listen = config.agents.listen.ip();
+    if !listen.is_unspecified() {
+        names.push(listen.to_string());
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listening on {address} ({setting})"))
+}
+
+fn stop_on_signals(stopping: &CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let stopping = stopping.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {},
+            _ = interrupt.recv() => {},
+        }
+        tracing::info!("Stopping");
+        stopping.cancel();
+    });
+    Ok(())
+}

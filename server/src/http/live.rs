@@ -1,0 +1,119 @@
+//! `GET /live`: hints to the browser that something of its tenant changed. What changed it reads again through server
+//! functions, so a hint holds no data.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use actions::bus::{Change, Topic};
+use actions::{Ctx, Visitor};
+use app::context;
+use axum::extract::{Request, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::Stream;
+use policy::authz::Operation;
+use policy::ids::TenantId;
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tower_sessions::Session;
+use tower_sessions::session::Id;
+
+use super::api_errors::ApiFailure;
+use crate::sessions::Sessions;
+
+/// Hints that wait for a slow browser; when there are more it is cut off, reconnects and reads everything again.
+const WAITING: usize = 64;
+/// How often the session and the role are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Who listens, and what ends it.
+struct Listener {
+    ctx: Ctx,
+    visitor: Visitor,
+    tenant_id: TenantId,
+    session: Option<Id>,
+    stopping: CancellationToken,
+}
+
+/// Ends all streams when the server stops: they would hold it up otherwise.
+#[derive(Debug, Clone)]
+pub struct Stopping(pub CancellationToken);
+
+/// The stream.
+pub async fn stream(State(ctx): State<Ctx>, request: Request) -> Result<Response, ApiFailure> {
+    let extensions = request.extensions();
+    let visitor = context::visitor_of(extensions).await?;
+    let caller = actions::caller::caller(&ctx, &visitor).await?;
+    if !Operation::WatchLive.allowed_for(caller.role) {
+        return Err(ApiFailure(app::error::ApiError::Forbidden));
+    }
+    let session = extensions.get::<Session>().and_then(Session::id);
+    let stopping = extensions.get().map_or_else(CancellationToken::new, |Stopping(token)| token.clone());
+    let changes = ctx.bus().subscribe();
+    let listener = Listener { ctx, visitor, tenant_id: caller.tenant_id, session, stopping };
+    Ok(Sse::new(listener.start(changes)).keep_alive(KeepAlive::default()).into_response())
+}
+
+impl Listener {
+    fn start(self, mut changes: broadcast::Receiver<Change>) -> impl Stream<Item = Result<Event, Infallible>> + use<> {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        tokio::spawn(async move {
+            // `try_send` fails when the browser is gone or far behind; either way this stream is over.
+            if sender.try_send(Ok(Event::default().event("ready").data("{}"))).is_err() {
+                return;
+            }
+            let mut look = tokio::time::interval(LOOK_EVERY);
+            loop {
+                let topic = tokio::select! {
+                    () = self.stopping.cancelled() => return,
+                    () = sender.closed() => return,
+                    _ = look.tick() => Topic::Sessions,
+                    change = changes.recv() => match change {
+                        Ok(change) if change.concerns(self.tenant_id) => change.topic,
+                        Ok(_) => continue,
+                        Err(broadcast::error::RecvError::Lagged(_)) => Topic::Everything,
+                        Err(broadcast::error::RecvError::Closed) => return,
+                    },
+                };
+                if matches!(topic, Topic::Sessions | Topic::Everything) && !self.may_go_on().await {
+                    return;
+                }
+                for list in touched(topic) {
+                    let hint = Event::default().event("change").data(format!(r#"{{"topic":"{list}"}}"#));
+                    if sender.try_send(Ok(hint)).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        ReceiverStream::new(receiver)
+    }
+
+    /// Whether the session still is, and the person still may watch this tenant. When the database can't be asked, not knowing
+    /// is no reason to let her go on.
+    async fn may_go_on(&self) -> bool {
+        let Some(session) = self.session else { return false };
+        if !Sessions::is_alive(&self.ctx, session).await.unwrap_or(false) {
+            return false;
+        }
+        match actions::caller::caller(&self.ctx, &self.visitor).await {
+            Ok(caller) => Operation::WatchLive.allowed_for(caller.role),
+            Err(_) => false,
+        }
+    }
+}
+
+/// What of a page shows something else after a change.
+fn touched(topic: Topic) -> &'static [&'static str] {
+    match topic {
+        Topic::Policy => &["enforcement"],
+        Topic::Bans => &["enforcement", "blocked_ips", "overview"],
+        Topic::Pbxes => &["pbxes", "enforcement", "overview"],
+        Topic::AllowedIps => &["allowed_ips", "overview"],
+        Topic::BlockedIps => &["blocked_ips", "overview"],
+        Topic::Audit => &["audit"],
+        Topic::Everything => &["enforcement", "pbxes", "allowed_ips", "blocked_ips", "audit", "overview"],
+        Topic::Sessions => &[],
+    }
+}

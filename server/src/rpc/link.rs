@@ -1,0 +1,241 @@
+//! `AgentLink`: the one long stream of an agent, and the task that serves it.
+
+use std::time::Duration;
+
+use actions::agents::{self, Agent, Health};
+use actions::bus::{Change, Topic};
+use actions::{ActError, Ctx};
+use policy::pbxes::HEARTBEAT_SECONDS;
+use proto::convert::{FromAgent, FromServer, Hello, ReportAck, Welcome};
+use proto::pb;
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
+
+use super::outbox::Outbox;
+use super::status;
+
+/// Messages that have left us and wait for the network.
+const IN_FLIGHT: usize = 4;
+/// With so many answers waiting no further message of the agent is read.
+const WAITING: usize = 64;
+/// How long an agent may take for its first message.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silence for three heartbeats ends the stream.
+const SILENCE: Duration = Duration::from_secs(3 * HEARTBEAT_SECONDS as u64);
+/// How often is looked for changes whose notification was lost.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The service.
+pub(super) struct Links {
+    ctx: Ctx,
+    stopping: CancellationToken,
+}
+
+impl Links {
+    pub(super) fn new(ctx: Ctx, stopping: CancellationToken) -> Self {
+        Self { ctx, stopping }
+    }
+}
+
+#[tonic::async_trait]
+impl pb::agent_link_server::AgentLink for Links {
+    type LinkStream = ReceiverStream<Result<pb::ServerMessage, Status>>;
+
+    async fn link(&self, request: Request<Streaming<pb::AgentMessage>>) -> Result<Response<Self::LinkStream>, Status> {
+        let certificates =
+            request.peer_certs().ok_or_else(|| Status::unauthenticated("this call needs the certificate of a PBX"))?;
+        let certificate = certificates
+            .first()
+            .ok_or_else(|| Status::unauthenticated("this call needs the certificate of a PBX"))?
+            .to_vec();
+        let agent = agents::identify(&self.ctx, &certificate).await.map_err(status)?;
+        let (out, stream) = mpsc::channel(IN_FLIGHT);
+        let link = Link {
+            ctx: self.ctx.clone(),
+            certificate,
+            agent,
+            id: Uuid::new_v4(),
+            out,
+            stopping: self.stopping.clone(),
+        };
+        tokio::spawn(link.run(request.into_inner()));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// One stream.
+struct Link {
+    ctx: Ctx,
+    certificate: Vec<u8>,
+    agent: Agent,
+    id: Uuid,
+    out: mpsc::Sender<Result<pb::ServerMessage, Status>>,
+    stopping: CancellationToken,
+}
+
+impl Link {
+    async fn run(mut self, mut incoming: Streaming<pb::AgentMessage>) {
+        let end = match self.begin(&mut incoming).await {
+            Ok(outbox) => self.converse(&mut incoming, outbox).await,
+            Err(end) => Err(end),
+        };
+        if let Err(error) = agents::disconnected(&self.ctx, &self.agent, self.id).await {
+            tracing::warn!(pbx.id = %self.agent.pbx_id, %error, "noting that an agent left");
+        }
+        let reason = match &end {
+            Ok(()) => "the agent closed it",
+            Err(status) => status.message(),
+        };
+        tracing::info!(tenant.id = %self.agent.tenant_id, pbx.id = %self.agent.pbx_id, reason, "The stream of an agent ended");
+        if let Err(status) = end {
+            // Whoever does not read any more learns it from the end of the connection.
+            let _ = timeout(Duration::from_secs(1), self.out.send(Err(status))).await;
+        }
+    }
+
+    /// Hears `hello` and answers `welcome`.
+    async fn begin(&mut self, incoming: &mut Streaming<pb::AgentMessage>) -> Result<Outbox, Status> {
+        let first =
+            timeout(HELLO_TIMEOUT, incoming.message()).await.map_err(|_| Status::deadline_exceeded("no hello"))??;
+        let first = first.ok_or_else(|| Status::cancelled("the stream ended before hello"))?;
+        let FromAgent::Hello(Hello { agent_version, hostname, pbx_kind, pbx_version, firewall, bans, .. }) =
+            first.try_into()?
+        else {
+            return Err(Status::failed_precondition("the first message must be hello"));
+        };
+        let hello = agents::Hello { agent_version, hostname, pbx_kind, pbx_version, firewall };
+        agents::connected(&self.ctx, &self.agent, self.id, hello).await.map_err(status)?;
+        tracing::info!(tenant.id = %self.agent.tenant_id, pbx.id = %self.agent.pbx_id, "An agent connected");
+        if let Some((seq, _)) = bans {
+            // So that the portal does not show an agent as behind that has it all.
+            agents::bans_applied(&self.ctx, &self.agent, seq, 0).await.map_err(status)?;
+        }
+        let mut outbox = Outbox::new(bans);
+        outbox.push(FromServer::Welcome(Welcome {
+            heartbeat_seconds: HEARTBEAT_SECONDS,
+            server_time: self.ctx.now(),
+            pbx_name: self.agent.pbx_name.clone(),
+        }));
+        Ok(outbox)
+    }
+
+    async fn converse(&mut self, incoming: &mut Streaming<pb::AgentMessage>, mut outbox: Outbox) -> Result<(), Status> {
+        let (stopping, out) = (self.stopping.clone(), self.out.clone());
+        let mut changes = self.ctx.bus().subscribe();
+        let mut heartbeat = interval(Duration::from_secs(u64::from(HEARTBEAT_SECONDS)));
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut silent_until = Instant::now() + SILENCE;
+        loop {
+            let wants_to_send = outbox.wants_to_send();
+            tokio::select! {
+                () = stopping.cancelled() => return Err(Status::unavailable("the portal stops")),
+                () = sleep_until(silent_until) => return Err(Status::deadline_exceeded("the agent was silent for three heartbeats")),
+                message = incoming.message(), if outbox.waiting() < WAITING => {
+                    let Some(message) = message? else { return Ok(()) };
+                    silent_until = Instant::now() + SILENCE;
+                    self.hear(message.try_into()?, &mut outbox).await?;
+                }
+                change = changes.recv() => self.changed(change, &mut outbox).await?,
+                _ = heartbeat.tick() => outbox.push(FromServer::Heartbeat(pb::Heartbeat { sent_at_ms: self.now_ms(), ..Default::default() })),
+                _ = look.tick() => {
+                    self.identify_again().await?;
+                    outbox.look(&self.ctx, &self.agent).await.map_err(status)?;
+                }
+                permit = out.reserve(), if wants_to_send => {
+                    let Ok(permit) = permit else { return Ok(()) };
+                    if let Some(message) = outbox.next(&self.ctx, &self.agent).await.map_err(status)? {
+                        permit.send(Ok((&message).into()));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn hear(&mut self, message: FromAgent, outbox: &mut Outbox) -> Result<(), Status> {
+        match message {
+            FromAgent::Hello(_) => return Err(Status::failed_precondition("hello comes once")),
+            FromAgent::Heartbeat(pb::Heartbeat { bans, registered, dropped, .. }) => {
+                let health = Health { bans, registered, dropped };
+                if !agents::heartbeat(&self.ctx, &self.agent, self.id, health).await.map_err(status)? {
+                    self.identify_again().await?;
+                    return Err(Status::aborted("another stream of this PBX has taken over"));
+                }
+            }
+            FromAgent::PolicyApplied(applied) => {
+                outbox.policy_applied(applied.revision, applied.digest);
+                agents::policy_applied(&self.ctx, &self.agent, applied.revision, &applied.digest, applied.took_us)
+                    .await
+                    .map_err(status)?;
+            }
+            FromAgent::PolicyRefused(refused) => {
+                agents::policy_refused(&self.ctx, &self.agent, refused.revision, &refused.reason)
+                    .await
+                    .map_err(status)?;
+            }
+            FromAgent::BansApplied(applied) => {
+                outbox.bans_applied(applied.seq, applied.digest, applied.resync);
+                if !applied.resync {
+                    agents::bans_applied(&self.ctx, &self.agent, applied.seq, applied.took_us).await.map_err(status)?;
+                }
+            }
+            FromAgent::Report(batch) => {
+                let batch_id = batch.id;
+                let ban_seq = agents::report(&self.ctx, &self.agent, batch_id, batch.events).await.map_err(status)?;
+                outbox.push(FromServer::ReportAck(ReportAck { batch_id, ban_seq }));
+                outbox.bans_changed();
+            }
+        }
+        Ok(())
+    }
+
+    async fn changed(
+        &mut self,
+        change: Result<Change, broadcast::error::RecvError>,
+        outbox: &mut Outbox,
+    ) -> Result<(), Status> {
+        let topic = match change {
+            Ok(change) if change.concerns(self.agent.tenant_id) => change.topic,
+            Ok(_) => return Ok(()),
+            Err(broadcast::error::RecvError::Lagged(_)) => Topic::Everything,
+            Err(broadcast::error::RecvError::Closed) => return Err(Status::unavailable("the portal stops")),
+        };
+        match topic {
+            Topic::Policy => outbox.policy_changed(),
+            Topic::Bans => outbox.bans_changed(),
+            Topic::Pbxes => self.identify_again().await?,
+            Topic::Everything => {
+                self.identify_again().await?;
+                outbox.policy_changed();
+                outbox.bans_changed();
+            }
+            Topic::AllowedIps | Topic::BlockedIps | Topic::Audit | Topic::Sessions => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the certificate still holds; a revoked PBX is cut off at once.
+    async fn identify_again(&mut self) -> Result<(), Status> {
+        match agents::identify(&self.ctx, &self.certificate).await {
+            Ok(agent) => {
+                self.agent = agent;
+                Ok(())
+            }
+            // The database may be away for a moment; the next look asks again.
+            Err(ActError::Internal { source, error_id }) => {
+                tracing::warn!(error.id = %error_id, error = %source, "looking an agent up");
+                Ok(())
+            }
+            Err(error) => Err(status(error)),
+        }
+    }
+
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.ctx.now().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+    }
+}

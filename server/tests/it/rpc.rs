@@ -1,0 +1,402 @@
+//! Agents: enrolment, mutual TLS, policy and bans down, reports up, the end of a stream.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use policy::authz::{Operation, Role};
+use policy::bans::{BanChange, BanDigest};
+use policy::ids::{BanId, BatchId, TenantId};
+use policy::pbxes::EnrolmentCommand;
+use policy::reports::{DetectedBan, ReportBatch, ReportEvent};
+use proto::convert::{FromAgent, FromServer, Hello, PolicyApplied};
+use proto::pb::agent_link_client::AgentLinkClient;
+use proto::pb::enrolment_client::EnrolmentClient;
+use proto::pb::{self, EnrolRequest};
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::{Value, json};
+use server::http::limits::Limit;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Status, Streaming};
+use uuid::Uuid;
+
+use crate::support::{Person, TestServer};
+
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// A portal that agents can reach, and a tenant with somebody who may do everything.
+struct Portal {
+    server: TestServer,
+    address: SocketAddr,
+    tenant: TenantId,
+    admin: Person,
+}
+
+/// An enrolled agent.
+struct Enrolled {
+    pbx: EnrolmentCommand,
+    identity: Identity,
+}
+
+/// An open stream.
+struct Link {
+    out: mpsc::Sender<pb::AgentMessage>,
+    incoming: Streaming<pb::ServerMessage>,
+}
+
+impl Portal {
+    async fn start() -> Self {
+        let server = TestServer::start().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ctx, stopping) = (server.ctx.clone(), server.stopping.clone());
+        let limit = Limit { burst: 1000, refill: Duration::from_millis(1) };
+        tokio::spawn(async move {
+            server::rpc::serve(ctx, listener, &["localhost".to_owned()], limit, stopping).await.unwrap();
+        });
+        let tenant = server.tenant("agents").await;
+        let admin = server.person(tenant, Role::SuperAdministrator).await;
+        Self { server, address, tenant, admin }
+    }
+
+    fn channel(&self, identity: Option<Identity>) -> Channel {
+        let mut tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(self.server.ctx.ca().pem()))
+            .domain_name("localhost");
+        if let Some(identity) = identity {
+            tls = tls.identity(identity);
+        }
+        Endpoint::from_shared(format!("https://{}", self.address)).unwrap().tls_config(tls).unwrap().connect_lazy()
+    }
+
+    async fn add_pbx(&self, name: &str) -> EnrolmentCommand {
+        self.server.done(&self.admin, Operation::AddPbx, json!({ "name": name })).await
+    }
+
+    async fn enrol(&self, token: &str) -> Result<Identity, Status> {
+        let key = KeyPair::generate().unwrap();
+        let csr_pem = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let request = EnrolRequest {
+            token: token.to_owned(),
+            csr_pem,
+            agent_version: "0.1.0".to_owned(),
+            hostname: "pbx.test".to_owned(),
+        };
+        let answer = EnrolmentClient::new(self.channel(None)).enrol(request).await?.into_inner();
+        assert_eq!(answer.ca_pem, self.server.ctx.ca().pem());
+        Ok(Identity::from_pem(answer.certificate_pem, key.serialize_pem()))
+    }
+
+    async fn enrolled(&self, name: &str) -> Enrolled {
+        let pbx = self.add_pbx(name).await;
+        let identity = self.enrol(token(&pbx)).await.unwrap();
+        Enrolled { pbx, identity }
+    }
+
+    async fn open(&self, identity: Option<Identity>) -> Result<Link, Status> {
+        let (out, messages) = mpsc::channel(16);
+        let mut client = AgentLinkClient::new(self.channel(identity));
+        let incoming = client.link(ReceiverStream::new(messages)).await?.into_inner();
+        Ok(Link { out, incoming })
+    }
+
+    /// A stream on which hello was said and everything has come that comes by itself.
+    async fn connect(&self, agent: &Enrolled) -> Link {
+        let mut link = self.open(Some(agent.identity.clone())).await.unwrap();
+        link.say(hello()).await;
+        let welcome = link.hear(|message| matches!(message, FromServer::Welcome(_))).await;
+        let FromServer::Welcome(welcome) = welcome else { unreachable!() };
+        assert_eq!(welcome.pbx_name, agent.pbx.pbx_name);
+        link.hear(|message| matches!(message, FromServer::Policy(_))).await;
+        link
+    }
+
+    async fn block(&self, net: &str) {
+        let form = json!({ "net": net, "duration": "3600", "reason": "test" });
+        let _: Value =
+            self.server.done(&self.admin, Operation::BlockIp, json!({ "form": form, "insist": false })).await;
+    }
+}
+
+impl Link {
+    async fn say(&self, message: FromAgent) {
+        self.out.send((&message).into()).await.unwrap();
+    }
+
+    /// The next message of a kind; others are passed over.
+    async fn hear(&mut self, wanted: impl Fn(&FromServer) -> bool) -> FromServer {
+        timeout(LONGEST, async {
+            loop {
+                let message = self.incoming.message().await.unwrap().expect("the stream goes on");
+                let message = FromServer::try_from(message).unwrap();
+                if wanted(&message) {
+                    return message;
+                }
+            }
+        })
+        .await
+        .expect("the message comes in time")
+    }
+
+    /// How the stream ends.
+    async fn end(mut self) -> Option<Code> {
+        timeout(LONGEST, async {
+            loop {
+                match self.incoming.message().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return None,
+                    Err(status) => return Some(status.code()),
+                }
+            }
+        })
+        .await
+        .expect("the stream ends in time")
+    }
+}
+
+fn token(pbx: &EnrolmentCommand) -> &str {
+    pbx.command.split_whitespace().last().unwrap()
+}
+
+fn hello() -> FromAgent {
+    FromAgent::Hello(Hello {
+        agent_version: "0.1.0".to_owned(),
+        hostname: "pbx.test".to_owned(),
+        pbx_kind: "simulated".to_owned(),
+        pbx_version: "1".to_owned(),
+        firewall: "memory".to_owned(),
+        policy: None,
+        bans: None,
+    })
+}
+
+fn batch(portal: &Portal, id: BanId, net: &str) -> ReportBatch {
+    let at = portal.server.ctx.now();
+    let net: IpNet = net.parse().unwrap();
+    let ban = DetectedBan {
+        id,
+        net,
+        at,
+        expires_at: at + time::Duration::hours(1),
+        reason: "5 wrong passwords for 1007".to_owned(),
+        account: "1007".to_owned(),
+        times_banned: 1,
+        evidence: Vec::new(),
+        took_us: 90,
+    };
+    ReportBatch { id: BatchId(Uuid::now_v7()), events: vec![ReportEvent::Detected(ban)] }
+}
+
+#[tokio::test]
+async fn a_token_works_once_and_only_as_it_was_made() {
+    let portal = Portal::start().await;
+    let pbx = portal.add_pbx("hq").await;
+    let right = token(&pbx).to_owned();
+    let (head, signature) = right.rsplit_once('.').unwrap();
+    let huge = "x".repeat(10_000);
+    for wrong in ["", "nonsense", "\u{0}", &huge, &format!("{head}.{}", signature.chars().rev().collect::<String>())] {
+        let refused = portal.enrol(wrong).await.unwrap_err().code();
+        assert!(matches!(refused, Code::FailedPrecondition | Code::InvalidArgument), "{refused:?}");
+    }
+    portal.enrol(&right).await.unwrap();
+    assert_eq!(portal.enrol(&right).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert!(portal.server.audited(portal.tenant, Operation::EnrolAgent).await >= 2, "done and refused");
+
+    let late = portal.add_pbx("late").await;
+    portal.server.clock.advance(time::Duration::hours(2));
+    assert_eq!(portal.enrol(token(&late)).await.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn a_certificate_request_that_is_none_uses_no_token_up() {
+    let portal = Portal::start().await;
+    let pbx = portal.add_pbx("hq").await;
+    for csr_pem in ["", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n", "\u{0}"] {
+        let request = EnrolRequest { token: token(&pbx).to_owned(), csr_pem: csr_pem.to_owned(), ..Default::default() };
+        let refused = EnrolmentClient::new(portal.channel(None)).enrol(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    }
+    portal.enrol(token(&pbx)).await.unwrap();
+}
+
+#[tokio::test]
+async fn without_a_certificate_of_ours_there_is_no_stream() {
+    let portal = Portal::start().await;
+    assert_eq!(portal.open(None).await.err().map(|status| status.code()), Some(Code::Unauthenticated));
+    let key = KeyPair::generate().unwrap();
+    let own = CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap();
+    let foreign = Identity::from_pem(own.pem(), key.serialize_pem());
+    assert!(portal.open(Some(foreign)).await.is_err(), "the handshake refuses it");
+}
+
+#[tokio::test]
+async fn changes_reach_the_agent() {
+    let portal = Portal::start().await;
+    let agent = portal.enrolled("hq").await;
+    let mut link = portal.connect(&agent).await;
+    let set = link.hear(|message| matches!(message, FromServer::BanSnapshot(_))).await;
+    assert!(matches!(set, FromServer::BanSnapshot(part) if part.bans.is_empty() && part.parts == 1));
+
+    let form = json!({ "target": "198.51.100.0/24", "note": "", "expires_at": "" });
+    let _: Value =
+        portal.server.done(&portal.admin, Operation::AddAllowedIp, json!({ "form": form, "insist": false })).await;
+    let FromServer::Policy(policy) = link.hear(|message| matches!(message, FromServer::Policy(_))).await else {
+        unreachable!()
+    };
+    assert_eq!(policy.allowed.len(), 1);
+    link.say(FromAgent::PolicyApplied(PolicyApplied {
+        revision: policy.revision,
+        digest: policy.digest(),
+        took_us: 38_000,
+    }))
+    .await;
+
+    portal.block("203.0.113.9").await;
+    let FromServer::BanDelta(delta) = link.hear(|message| matches!(message, FromServer::BanDelta(_))).await else {
+        unreachable!()
+    };
+    let [BanChange::Add(entry)] = delta.changes[..] else { panic!("{delta:?}") };
+    assert_eq!((entry.net.to_string().as_str(), delta.digest), ("203.0.113.9/32", BanDigest::of([&entry])));
+
+    // Something else than was sent: the agent gets all of it.
+    let wrong = proto::convert::BansApplied {
+        seq: delta.to_seq,
+        digest: BanDigest::from_bytes([9; 16]),
+        took_us: 1,
+        resync: false,
+    };
+    link.say(FromAgent::BansApplied(wrong)).await;
+    let whole = link.hear(|message| matches!(message, FromServer::BanSnapshot(_))).await;
+    assert!(matches!(whole, FromServer::BanSnapshot(part) if part.bans == [entry]));
+}
+
+#[tokio::test]
+async fn changes_of_another_tenant_do_not() {
+    let portal = Portal::start().await;
+    let agent = portal.enrolled("hq").await;
+    let mut link = portal.connect(&agent).await;
+    link.hear(|message| matches!(message, FromServer::BanSnapshot(_))).await;
+    let other = portal.server.tenant("other").await;
+    let them = portal.server.person(other, Role::SuperAdministrator).await;
+    let form = json!({ "net": "203.0.113.50", "duration": "3600", "reason": "theirs" });
+    let _: Value = portal.server.done(&them, Operation::BlockIp, json!({ "form": form, "insist": false })).await;
+    portal.block("203.0.113.9").await;
+    let FromServer::BanDelta(delta) = link.hear(|message| matches!(message, FromServer::BanDelta(_))).await else {
+        unreachable!()
+    };
+    assert!(matches!(delta.changes[..], [BanChange::Add(entry)] if entry.net.to_string() == "203.0.113.9/32"));
+}
+
+#[tokio::test]
+async fn a_batch_is_stored_once_however_often_it_comes() {
+    let portal = Portal::start().await;
+    let agent = portal.enrolled("hq").await;
+    let mut link = portal.connect(&agent).await;
+    let report = batch(&portal, BanId(Uuid::now_v7()), "203.0.113.9/32");
+    for _ in 0..3 {
+        link.say(FromAgent::Report(report.clone())).await;
+        let FromServer::ReportAck(ack) = link.hear(|message| matches!(message, FromServer::ReportAck(_))).await else {
+            unreachable!()
+        };
+        assert_eq!((ack.batch_id, ack.ban_seq), (report.id, 1));
+    }
+    let page: Value =
+        portal.server.done(&portal.admin, Operation::ListBlockedIps, json!({ "filter": {}, "after": null })).await;
+    assert_eq!(page["total"], 1);
+    assert_eq!(page["rows"][0]["pbx_name"], "hq");
+    assert!(portal.server.audited(portal.tenant, Operation::LinkAgent).await >= 2, "connected, and the batch");
+}
+
+#[tokio::test]
+async fn an_id_of_another_tenants_ban_changes_nothing_there() {
+    let portal = Portal::start().await;
+    let agent = portal.enrolled("hq").await;
+    let mut link = portal.connect(&agent).await;
+    let other = portal.server.tenant("other").await;
+    let them = portal.server.person(other, Role::SuperAdministrator).await;
+    let form = json!({ "net": "203.0.113.50", "duration": "permanent", "reason": "theirs" });
+    let theirs: Value = portal.server.done(&them, Operation::BlockIp, json!({ "form": form, "insist": false })).await;
+    let before =
+        portal.server.call(&them, Operation::ListBlockedIps, &json!({ "filter": {}, "after": null })).await.text;
+    let id = BanId(theirs["id"].as_str().unwrap().parse().unwrap());
+    link.say(FromAgent::Report(batch(&portal, id, "198.51.100.77/32"))).await;
+    link.hear(|message| matches!(message, FromServer::ReportAck(_))).await;
+    let after =
+        portal.server.call(&them, Operation::ListBlockedIps, &json!({ "filter": {}, "after": null })).await.text;
+    assert_eq!(before, after);
+}
+
+#[tokio::test]
+async fn revoking_cuts_the_stream_at_once_and_for_good() {
+    let portal = Portal::start().await;
+    let agent = portal.enrolled("hq").await;
+    let link = portal.connect(&agent).await;
+    let _: () = portal.server.done(&portal.admin, Operation::RevokePbx, json!({ "id": agent.pbx.pbx_id })).await;
+    let ended = timeout(Duration::from_secs(3), link.end()).await.expect("at once");
+    assert_eq!(ended, Some(Code::NotFound));
+    let again = portal.open(Some(agent.identity)).await;
+    assert_eq!(again.err().map(|status| status.code()), Some(Code::NotFound));
+}
+
+#[tokio::test]
+async fn a_newer_stream_of_the_same_pbx_takes_over() {
+    let portal = Portal::start().await;
+    let agent = portal.enrolled("hq").await;
+    let first = portal.connect(&agent).await;
+    let mut second = portal.connect(&agent).await;
+    first.say(FromAgent::Heartbeat(pb::Heartbeat::default())).await;
+    assert_eq!(first.end().await, Some(Code::Aborted));
+    portal.block("203.0.113.9").await;
+    second.hear(|message| matches!(message, FromServer::BanDelta(_))).await;
+}
+
+#[tokio::test]
+async fn what_breaks_the_protocol_ends_the_stream() {
+    let portal = Portal::start().await;
+    let agent = portal.enrolled("hq").await;
+    let nothing = pb::AgentMessage { message: None };
+    let endless = pb::agent_message::Message::Report(pb::Report {
+        batch_id: vec![1; 16],
+        events: vec![pb::Event::default(); 600],
+    });
+    let forged =
+        pb::agent_message::Message::PolicyRefused(pb::PolicyRefused { revision: -1, reason: "\u{0}".repeat(9_000) });
+    for bad in [nothing, pb::AgentMessage { message: Some(endless) }, pb::AgentMessage { message: Some(forged) }] {
+        let link = portal.connect(&agent).await;
+        link.out.send(bad).await.unwrap();
+        assert_eq!(link.end().await, Some(Code::InvalidArgument));
+    }
+    let early = portal.open(Some(agent.identity.clone())).await.unwrap();
+    early.say(FromAgent::Heartbeat(pb::Heartbeat::default())).await;
+    assert_eq!(early.end().await, Some(Code::FailedPrecondition));
+}
+
+#[tokio::test]
+async fn what_the_agent_says_is_shown() {
+    let portal = Portal::start().await;
+    let list = async || -> Value { portal.server.done(&portal.admin, Operation::ListPbxes, json!({})).await };
+    let pbx = portal.add_pbx("hq").await;
+    assert_eq!(list().await[0]["state"], "waiting_for_agent");
+    let identity = portal.enrol(token(&pbx)).await.unwrap();
+    let agent = Enrolled { pbx, identity };
+    let link = portal.connect(&agent).await;
+    link.say(FromAgent::Heartbeat(pb::Heartbeat { bans: 3, registered: 14, ..Default::default() })).await;
+    for _ in 0..100 {
+        if list().await[0]["registered"] == 14 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let shown = list().await;
+    assert_eq!(
+        (&shown[0]["state"], &shown[0]["registered"], &shown[0]["bans"]),
+        (&json!("online"), &json!(14), &json!(3))
+    );
+    drop(link);
+    portal.server.clock.advance(time::Duration::seconds(15));
+    assert_eq!(list().await[0]["state"], "offline");
+}

@@ -1,0 +1,224 @@
+//! A server with a database of its own, tenants, people at every stage of a login, and requests as a browser sends them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use actions::clock::{Clock as _, SystemClock, TestClock};
+use actions::seal::MasterKey;
+use actions::{Ctx, Login, Settings};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::response::Response;
+use http::{Request, StatusCode, header};
+use policy::account::Stage;
+use policy::authz::{Operation, Role};
+use policy::ids::{TenantId, UserId};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use server::http::Portal;
+use server::http::limits::{Limit, Limits};
+use server::sessions::Sessions;
+use store::testing::TestDb;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use tower_sessions::SessionStore as _;
+use tower_sessions::session::{Id, Record};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+/// The password of everybody made by [`TestServer::person`].
+pub const PASSWORD: &str = "correct horse battery staple";
+
+/// A running portal.
+pub struct TestServer {
+    pub ctx: Ctx,
+    pub clock: Arc<TestClock>,
+    pub stopping: CancellationToken,
+    router: Router,
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.stopping.cancel();
+    }
+}
+
+/// Somebody with a browser.
+#[derive(Debug, Clone)]
+pub struct Person {
+    pub user_id: UserId,
+    pub email: String,
+    /// The cookie header; empty without a session.
+    pub cookie: String,
+}
+
+impl TestServer {
+    pub async fn start() -> Self {
+        let wide = Limit { burst: 1_000_000, refill: std::time::Duration::from_micros(1) };
+        Self::with_limits(Limits { all: wide, account: wide, enrolment: wide }).await
+    }
+
+    pub async fn with_limits(limits: Limits) -> Self {
+        let db = TestDb::new().await;
+        let clock = Arc::new(TestClock::new(SystemClock.now()));
+        let settings = Settings {
+            public_url: "http://portal.test".to_owned(),
+            agent_address: "localhost:1".to_owned(),
+            development_mailbox: true,
+        };
+        let key = MasterKey::new(&Zeroizing::new(vec![7; 32])).unwrap();
+        let ctx = Ctx::start(db.store.clone(), settings, key, clock.clone()).await.unwrap();
+        let stopping = CancellationToken::new();
+        let listening = ctx.clone();
+        tokio::spawn(stopping.clone().run_until_cancelled_owned(actions::bus::run(listening)));
+        let portal = Portal {
+            ctx: ctx.clone(),
+            origin: "http://portal.test".to_owned(),
+            secure_cookies: false,
+            trusted_proxies: Vec::new(),
+            site: "no-such-folder".into(),
+            limits,
+            stopping: stopping.clone(),
+        };
+        Self { router: server::http::router(portal), ctx, clock, stopping }
+    }
+
+    /// A new tenant without people.
+    pub async fn tenant(&self, slug: &str) -> TenantId {
+        let id = TenantId(Uuid::now_v7());
+        let mut tx = self.ctx.store().tenant(id).await.unwrap();
+        store::tenants::insert(&mut tx, slug, slug, self.ctx.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
+    /// A new person with a role in a tenant, signed in there. Her password is no password: see [`Self::set_password`].
+    pub async fn person(&self, tenant: TenantId, role: Role) -> Person {
+        self.person_at(tenant, role, Stage::SignedIn).await
+    }
+
+    /// The same, at a stage of the login.
+    pub async fn person_at(&self, tenant: TenantId, role: Role, stage: Stage) -> Person {
+        let user_id = UserId(Uuid::now_v7());
+        let email = format!("{}@people.test", user_id.0.simple());
+        let mut tx = self.ctx.store().tenant(tenant).await.unwrap();
+        store::people::insert(&mut tx, user_id, &email, "-", self.ctx.now()).await.unwrap();
+        store::people::insert_membership(&mut tx, user_id, role, self.ctx.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        let tenant_id = (stage == Stage::SignedIn).then_some(tenant);
+        let cookie = self.session(&Login { user_id, stage, tenant_id }).await;
+        Person { user_id, email, cookie }
+    }
+
+    /// The cookie of a new session.
+    pub async fn session(&self, login: &Login) -> String {
+        let mut record =
+            Record { id: Id::default(), data: std::collections::HashMap::new(), expiry_date: self.ctx.now() };
+        record.data.insert(app::context::LOGIN.to_owned(), serde_json::to_value(login).unwrap());
+        record.data.insert(app::context::BEGAN.to_owned(), json!(self.ctx.now().unix_timestamp()));
+        Sessions::new(self.ctx.clone()).create(&mut record).await.unwrap();
+        format!("ringfence={}", record.id)
+    }
+
+    /// Sends a request.
+    pub async fn send(&self, mut request: Request<Body>) -> Response {
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 7], 4711))));
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// Asks for a page or file.
+    pub async fn get(&self, person: &Person, path: &str) -> Response {
+        let request = Request::get(path).header(header::COOKIE, &person.cookie).body(Body::empty()).unwrap();
+        self.send(request).await
+    }
+
+    /// Calls a server function with a body, as our pages do.
+    pub async fn post(&self, person: &Person, path: &str, body: impl Into<Body>) -> Response {
+        let request = Request::post(path)
+            .header(header::COOKIE, &person.cookie)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header("sec-fetch-site", "same-origin")
+            .body(body.into())
+            .unwrap();
+        self.send(request).await
+    }
+
+    /// Calls an operation, however it is reached.
+    pub async fn call(&self, person: &Person, operation: Operation, body: &Value) -> Answer {
+        let response = match route(operation) {
+            Route::ServerFn(path) => self.post(person, &path, body.to_string()).await,
+            Route::Get(path) => self.get(person, path).await,
+            Route::Rpc => unreachable!("agents call it"),
+        };
+        Answer::read(operation, response).await
+    }
+
+    /// Calls an operation that must succeed.
+    pub async fn done<T: DeserializeOwned>(&self, person: &Person, operation: Operation, body: Value) -> T {
+        let answer = self.call(person, operation, &body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{} {body}: {}", operation.path(), answer.text);
+        serde_json::from_str(&answer.text).unwrap()
+    }
+
+    /// How many rows an audit log has with an action.
+    pub async fn audited(&self, tenant: TenantId, operation: Operation) -> usize {
+        let mut tx = self.ctx.store().tenant(tenant).await.unwrap();
+        let rows = store::audit::chain(&mut tx, 0, 10_000).await.unwrap();
+        tx.commit().await.unwrap();
+        rows.iter().filter(|row| row.action == operation.path()).count()
+    }
+}
+
+/// Nobody.
+pub fn stranger() -> Person {
+    Person { user_id: UserId(Uuid::nil()), email: String::new(), cookie: String::new() }
+}
+
+/// How an operation is reached.
+pub enum Route {
+    ServerFn(String),
+    Get(&'static str),
+    Rpc,
+}
+
+/// The routes of all operations. Server functions have the path of their operation; what is none is named here.
+pub fn route(operation: Operation) -> Route {
+    match operation {
+        Operation::WatchLive => Route::Get("/live"),
+        Operation::ExportAllowedIps => Route::Get("/csv/allowed-ips"),
+        Operation::ExportBlockedIps => Route::Get("/csv/blocked-ips"),
+        Operation::EnrolAgent | Operation::LinkAgent => Route::Rpc,
+        other => Route::ServerFn(format!("/api/{}", other.path())),
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub text: String,
+    pub cookie: Option<String>,
+}
+
+impl Answer {
+    /// Reads all of it; of a stream only that it began.
+    async fn read(operation: Operation, response: Response) -> Self {
+        let status = response.status();
+        let cookie = response.headers().get(header::SET_COOKIE).map(|value| value.to_str().unwrap().to_owned());
+        let endless = operation == Operation::WatchLive && status.is_success();
+        Self { status, text: if endless { String::new() } else { text(response).await }, cookie }
+    }
+
+    /// The error's code.
+    pub fn code(&self) -> String {
+        let value: Value = serde_json::from_str(&self.text).unwrap_or_default();
+        value["code"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// The body of a response.
+pub async fn text(response: Response) -> String {
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
