@@ -99,13 +99,18 @@ async fn waiting_for_code(ctx: &Ctx, visitor: &Visitor) -> Result<User, ActError
 
 async fn use_recovery_code(ctx: &Ctx, user: UserId, code: &str) -> Result<bool, ActError> {
     let mut tx = ctx.store().platform().await?;
-    let fresh = store::people::use_recovery_code(&mut tx, user, &tokens::recovery_hash(user.0, code), ctx.now()).await?;
+    let fresh =
+        store::people::use_recovery_code(&mut tx, user, &tokens::recovery_hash(user.0, code), ctx.now()).await?;
     tx.commit().await?;
     Ok(fresh)
 }
 
 /// Lets a person try a code unless she has tried too many wrong ones.
-pub(crate) async fn guarded(ctx: &Ctx, user: UserId, check: impl Future<Output = Result<bool, ActError>>) -> Result<(), ActError> {
+pub(crate) async fn guarded(
+    ctx: &Ctx,
+    user: UserId,
+    check: impl Future<Output = Result<bool, ActError>>,
+) -> Result<(), ActError> {
     let subject = format!("code {user}");
     guesses::begin(ctx, &subject, guesses::CODE).await?;
     if check.await? { guesses::right(ctx, &subject).await } else { Err(ActError::field("code", WRONG_CODE)) }
@@ -217,7 +222,12 @@ pub(crate) async fn log_installation<T>(
 }
 
 /// Leaves the row of a step of somebody's login in the log of each of her tenants' first.
-pub(crate) async fn log_person(ctx: &Ctx, visitor: &Visitor, user: &User, operation: Operation) -> Result<(), ActError> {
+pub(crate) async fn log_person(
+    ctx: &Ctx,
+    visitor: &Visitor,
+    user: &User,
+    operation: Operation,
+) -> Result<(), ActError> {
     let tenant_id = memberships(ctx, user.id).await?.first().map_or(INSTALLATION, |membership| membership.tenant_id);
     log_entry(ctx, visitor, tenant_id, &user.email, operation, Ok(())).await
 }

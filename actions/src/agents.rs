@@ -88,7 +88,13 @@ pub async fn enrol(ctx: &Ctx, source: IpAddr, request: EnrolRequest) -> Result<E
     act.finish(result).await
 }
 
-async fn enrol_inner(ctx: &Ctx, act: &mut Act<'_>, pbx: PbxId, token_id: Uuid, request: &EnrolRequest) -> Result<Enrolled, ActError> {
+async fn enrol_inner(
+    ctx: &Ctx,
+    act: &mut Act<'_>,
+    pbx: PbxId,
+    token_id: Uuid,
+    request: &EnrolRequest,
+) -> Result<Enrolled, ActError> {
     let now = act.now;
     if !store::pbxes::use_token(&mut act.tx, pbx, token_id, now).await? {
         return Err(spent_token());
@@ -104,7 +110,10 @@ async fn enrol_inner(ctx: &Ctx, act: &mut Act<'_>, pbx: PbxId, token_id: Uuid, r
 }
 
 fn spent_token() -> ActError {
-    ActError::Refused("This token was used before, has expired or was replaced. Make a new one in the portal: PBXes, Connect.".to_owned())
+    ActError::Refused(
+        "This token was used before, has expired or was replaced. Make a new one in the portal: PBXes, Connect."
+            .to_owned(),
+    )
 }
 
 /// Who a certificate is.
@@ -265,7 +274,13 @@ pub async fn bans_since(ctx: &Ctx, agent: &Agent, seq: i64, digest: Option<BanDi
 }
 
 /// The agent has applied a policy.
-pub async fn policy_applied(ctx: &Ctx, agent: &Agent, revision: i64, digest: &[u8], took_us: u64) -> Result<(), ActError> {
+pub async fn policy_applied(
+    ctx: &Ctx,
+    agent: &Agent,
+    revision: i64,
+    digest: &[u8],
+    took_us: u64,
+) -> Result<(), ActError> {
     let mut act = agent.act(ctx).await?;
     let took_us = i64::try_from(took_us).unwrap_or(i64::MAX);
     store::agents::policy_applied(&mut act.tx, agent.pbx_id, revision, digest, took_us).await?;
@@ -326,7 +341,14 @@ async fn store_events(act: &mut Act<'_>, agent: &Agent, events: Vec<ReportEvent>
         }
     }
     for (minute, count) in attempts {
-        store::rollups::add(&mut act.tx, agent.pbx_id, minute.clamp(act.now - time::Duration::days(30), act.now), count, 0).await?;
+        store::rollups::add(
+            &mut act.tx,
+            agent.pbx_id,
+            minute.clamp(act.now - time::Duration::days(30), act.now),
+            count,
+            0,
+        )
+        .await?;
     }
     for ban in &new_bans {
         store::rollups::add(&mut act.tx, agent.pbx_id, ban.created_at, 0, 1).await?;

@@ -21,12 +21,18 @@ use crate::search::{self, Cursor};
 const MAX_ENTRIES: usize = 10_000;
 
 /// A page of the list, newest first.
-pub async fn list(ctx: &Ctx, caller: &Caller, search: String, after: Option<String>) -> Result<Page<AllowedIp>, ActError> {
+pub async fn list(
+    ctx: &Ctx,
+    caller: &Caller,
+    search: String,
+    after: Option<String>,
+) -> Result<Page<AllowedIp>, ActError> {
     let mut act = Act::begin(ctx, caller, Operation::ListAllowedIps).await?;
     let typed = search::typed(&search);
     let search = Search { range: typed.range, word: typed.word };
     let before = after.as_deref().and_then(Cursor::parse);
-    let mut rows = store::allowed_ips::list(&mut act.tx, &search, before.map(|at| (at.0, at.1.into())), PAGE_ROWS + 1).await?;
+    let mut rows =
+        store::allowed_ips::list(&mut act.tx, &search, before.map(|at| (at.0, at.1.into())), PAGE_ROWS + 1).await?;
     let total = match search::known_total(&rows, before) {
         Some(total) => total,
         None => store::allowed_ips::count(&mut act.tx, &search).await?,
@@ -67,13 +73,25 @@ async fn add_inner(act: &mut Act<'_>, caller: &Caller, form: &AllowedIpForm, ins
 }
 
 /// Changes an entry.
-pub async fn edit(ctx: &Ctx, caller: &Caller, id: AllowedIpId, form: AllowedIpForm, insist: bool) -> Result<Added, ActError> {
+pub async fn edit(
+    ctx: &Ctx,
+    caller: &Caller,
+    id: AllowedIpId,
+    form: AllowedIpForm,
+    insist: bool,
+) -> Result<Added, ActError> {
     let mut act = Act::begin(ctx, caller, Operation::EditAllowedIp).await?;
     let result = edit_inner(&mut act, caller, id, &form, insist).await;
     act.finish(result).await
 }
 
-async fn edit_inner(act: &mut Act<'_>, caller: &Caller, id: AllowedIpId, form: &AllowedIpForm, insist: bool) -> Result<Added, ActError> {
+async fn edit_inner(
+    act: &mut Act<'_>,
+    caller: &Caller,
+    id: AllowedIpId,
+    form: &AllowedIpForm,
+    insist: bool,
+) -> Result<Added, ActError> {
     let before = store::allowed_ips::by_id(&mut act.tx, id).await?.ok_or(ActError::NotFound)?;
     let draft = parse(act, form)?;
     let existing = store::allowed_ips::all(&mut act.tx).await?;
@@ -114,12 +132,19 @@ pub async fn import(ctx: &Ctx, caller: &Caller, csv: String) -> Result<Added, Ac
 async fn import_inner(act: &mut Act<'_>, caller: &Caller, csv: &str) -> Result<Added, ActError> {
     act.subject("CSV file");
     let drafts = csv_text::parse_allowed_ips(csv.as_bytes(), act.now).map_err(|errors| {
-        ActError::Invalid(errors.into_iter().map(|error| FieldError::new(&format!("line {}", error.line), error.message)).collect())
+        ActError::Invalid(
+            errors.into_iter().map(|error| FieldError::new(&format!("line {}", error.line), error.message)).collect(),
+        )
     })?;
     let too_wide: Vec<FieldError> = drafts
         .iter()
         .filter_map(|(line, draft)| allowed_ips::too_wide(&draft.target).map(|_| (line, draft)))
-        .map(|(line, draft)| FieldError::new(&format!("line {line}"), format!("{} is wider than a file may allow. Add it by hand if you mean it.", draft.target)))
+        .map(|(line, draft)| {
+            FieldError::new(
+                &format!("line {line}"),
+                format!("{} is wider than a file may allow. Add it by hand if you mean it.", draft.target),
+            )
+        })
         .collect();
     if !too_wide.is_empty() {
         return Err(ActError::Invalid(too_wide));
@@ -156,7 +181,8 @@ pub async fn export(ctx: &Ctx, caller: &Caller) -> Result<String, ActError> {
 
 fn parse(act: &mut Act<'_>, form: &AllowedIpForm) -> Result<AllowedIpDraft, ActError> {
     act.subject(form.target.chars().take(80).collect::<String>());
-    let draft = allowed_ips::parse_draft(&form.target, &form.note, &form.expires_at, act.now).map_err(ActError::Invalid)?;
+    let draft =
+        allowed_ips::parse_draft(&form.target, &form.note, &form.expires_at, act.now).map_err(ActError::Invalid)?;
     act.subject(&draft.target);
     act.detail("note", draft.note.clone());
     Ok(draft)
@@ -184,7 +210,9 @@ pub(crate) async fn insert_new(
     existing: &mut Vec<AllowedIp>,
 ) -> Result<i64, ActError> {
     if existing.len() >= MAX_ENTRIES {
-        return Err(ActError::Refused(format!("The list is full: {MAX_ENTRIES} entries. Delete some, or allow networks instead of single addresses.")));
+        return Err(ActError::Refused(format!(
+            "The list is full: {MAX_ENTRIES} entries. Delete some, or allow networks instead of single addresses."
+        )));
     }
     store::allowed_ips::insert(&mut act.tx, id, &draft, &caller.email, act.now).await?;
     let lifted = lift_covered(act, caller, &draft.target).await?;

@@ -15,10 +15,17 @@ use crate::error::ActError;
 const CHUNK: i64 = 2_000;
 
 /// A page of the log, newest first.
-pub async fn list(ctx: &Ctx, caller: &Caller, filter: AuditFilter, after: Option<String>) -> Result<Page<AuditRow>, ActError> {
+pub async fn list(
+    ctx: &Ctx,
+    caller: &Caller,
+    filter: AuditFilter,
+    after: Option<String>,
+) -> Result<Page<AuditRow>, ActError> {
     let mut act = Act::begin(ctx, caller, Operation::ListAudit).await?;
-    let printable = |text: &str, most: usize| -> String { text.chars().filter(|c| !c.is_control()).take(most).collect() };
-    let filter = AuditFilter { search: printable(&filter.search, 100), action: printable(&filter.action, 60), ..filter };
+    let printable =
+        |text: &str, most: usize| -> String { text.chars().filter(|c| !c.is_control()).take(most).collect() };
+    let filter =
+        AuditFilter { search: printable(&filter.search, 100), action: printable(&filter.action, 60), ..filter };
     let before = after.and_then(|text| text.parse().ok());
     let mut rows = store::audit::list(&mut act.tx, &filter, before, PAGE_ROWS + 1).await?;
     let total = store::audit::count(&mut act.tx, &filter).await?;
@@ -69,7 +76,10 @@ async fn verify_chain(tx: &mut TenantTx) -> Result<ChainVerdict, ActError> {
     // the head that is read after.
     let last = store::audit::head(tx).await?.map_or(0, |head| head.0);
     let broken = if !reaches_head {
-        Some(ChainBreak { seq: head.0, problem: format!("row {}, the last written, is missing or another one", head.0) })
+        Some(ChainBreak {
+            seq: head.0,
+            problem: format!("row {}, the last written, is missing or another one", head.0),
+        })
     } else if after > last {
         Some(ChainBreak { seq: last + 1, problem: format!("row {last} was the last written, and more rows follow") })
     } else {

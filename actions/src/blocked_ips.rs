@@ -4,7 +4,9 @@ use ipnet::IpNet;
 use policy::allowed_ips::{AllowedIpDraft, AllowedTarget};
 use policy::authz::Operation;
 use policy::bans::BanEntry;
-use policy::blocked_ips::{self, BanSource, Blocked, BlockedIp, BlockedIpDetails, BlockedIpDraft, BlockedIpFilter, BlockedIpForm};
+use policy::blocked_ips::{
+    self, BanSource, Blocked, BlockedIp, BlockedIpDetails, BlockedIpDraft, BlockedIpFilter, BlockedIpForm,
+};
 use policy::csv_text;
 use policy::ids::{AllowedIpId, BanId};
 use policy::net;
@@ -25,11 +27,17 @@ use crate::{allowed_ips, bans};
 const MAX_AT_ONCE: i64 = 100_000;
 
 /// A page of the bans that hold, newest first.
-pub async fn list(ctx: &Ctx, caller: &Caller, filter: BlockedIpFilter, after: Option<String>) -> Result<Page<BlockedIp>, ActError> {
+pub async fn list(
+    ctx: &Ctx,
+    caller: &Caller,
+    filter: BlockedIpFilter,
+    after: Option<String>,
+) -> Result<Page<BlockedIp>, ActError> {
     let mut act = Act::begin(ctx, caller, Operation::ListBlockedIps).await?;
     let search = search(&filter);
     let before = after.as_deref().and_then(Cursor::parse);
-    let mut rows = store::blocked_ips::list(&mut act.tx, &search, before.map(|at| (at.0, at.1.into())), PAGE_ROWS + 1).await?;
+    let mut rows =
+        store::blocked_ips::list(&mut act.tx, &search, before.map(|at| (at.0, at.1.into())), PAGE_ROWS + 1).await?;
     let total = match search::known_total(&rows, before) {
         Some(total) => total,
         None => store::blocked_ips::count(&mut act.tx, &search).await?,
@@ -58,7 +66,12 @@ pub async fn block(ctx: &Ctx, caller: &Caller, form: BlockedIpForm, insist: bool
     act.finish(result).await
 }
 
-async fn block_inner(act: &mut Act<'_>, caller: &Caller, form: &BlockedIpForm, insist: bool) -> Result<Blocked, ActError> {
+async fn block_inner(
+    act: &mut Act<'_>,
+    caller: &Caller,
+    form: &BlockedIpForm,
+    insist: bool,
+) -> Result<Blocked, ActError> {
     act.subject(form.net.chars().take(80).collect::<String>());
     let draft = blocked_ips::parse_draft(&form.net, &form.duration, &form.reason).map_err(ActError::Invalid)?;
     act.subject(net::display(&draft.net));
@@ -100,9 +113,13 @@ async fn warn_of_harm(act: &mut Act<'_>, caller: &Caller, draft: &BlockedIpDraft
     if let Some(allowed) = store::allowed_ips::overlapping(&mut act.tx, draft.net, now).await? {
         let name = net::display(&allowed);
         return Err(ActError::NeedsInsisting(if allowed.contains(&draft.net) {
-            format!("{name} is in Allowed IPs, and allowed always wins: the block would have no effect until that entry ends. Block it all the same?")
+            format!(
+                "{name} is in Allowed IPs, and allowed always wins: the block would have no effect until that entry ends. Block it all the same?"
+            )
         } else {
-            format!("This covers {name} of Allowed IPs, which stays reachable; everything else in it is blocked. Block it all the same?")
+            format!(
+                "This covers {name} of Allowed IPs, which stays reachable; everything else in it is blocked. Block it all the same?"
+            )
         }));
     }
     Ok(())
@@ -137,8 +154,14 @@ pub async fn unblock_and_allow(ctx: &Ctx, caller: &Caller, ids: Vec<BanId>, note
     act.finish(result).await
 }
 
-async fn unblock_and_allow_inner(act: &mut Act<'_>, caller: &Caller, ids: &[BanId], note: &str) -> Result<i64, ActError> {
-    let note = policy::fields::plain_text(note, policy::allowed_ips::NOTE_MAX_CHARS).map_err(|message| ActError::field("note", message))?;
+async fn unblock_and_allow_inner(
+    act: &mut Act<'_>,
+    caller: &Caller,
+    ids: &[BanId],
+    note: &str,
+) -> Result<i64, ActError> {
+    let note = policy::fields::plain_text(note, policy::allowed_ips::NOTE_MAX_CHARS)
+        .map_err(|message| ActError::field("note", message))?;
     let ended = bans::end(act, ids, &caller.email).await?;
     if ended.is_empty() {
         return Err(ActError::NotFound);

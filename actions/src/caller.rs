@@ -78,6 +78,15 @@ pub async fn caller(ctx: &Ctx, visitor: &Visitor) -> Result<Caller, ActError> {
     let user = store::people::by_id(&mut tx, login.user_id).await?.ok_or(ActError::SignedOut)?;
     let memberships = store::people::memberships(&mut tx, login.user_id).await?;
     tx.commit().await?;
-    let current = memberships.into_iter().find(|membership| Some(membership.tenant_id) == login.tenant_id).ok_or(ActError::SignedOut)?;
-    Ok(Caller { user_id: user.id, email: user.email, tenant_id: current.tenant_id, role: current.role, address: visitor.address })
+    let current = memberships
+        .into_iter()
+        .find(|membership| Some(membership.tenant_id) == login.tenant_id)
+        .ok_or(ActError::SignedOut)?;
+    Ok(Caller {
+        user_id: user.id,
+        email: user.email,
+        tenant_id: current.tenant_id,
+        role: current.role,
+        address: visitor.address,
+    })
 }

@@ -48,7 +48,12 @@ pub struct Ctx(Arc<Inner>);
 
 impl Ctx {
     /// Opens the installation's keys, or makes them on the first start.
-    pub async fn start(store: Store, settings: Settings, master_key: MasterKey, clock: Arc<dyn Clock>) -> Result<Self, ActError> {
+    pub async fn start(
+        store: Store,
+        settings: Settings,
+        master_key: MasterKey,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ActError> {
         let now = clock.now();
         let ca = CertificateAuthority::load(&store, &master_key, now).await?;
         let token_key = TokenKey::load(&store, &master_key, now).await?;
@@ -106,7 +111,13 @@ pub(crate) async fn secret(
     let mut kept = store::secrets::get(&mut tx, name).await?;
     if kept.is_none() {
         let sealed = key.seal(name, &make()?)?;
-        store::secrets::put_new(&mut tx, name, &store::secrets::SealedSecret { key_id: key.id().to_owned(), sealed }, now).await?;
+        store::secrets::put_new(
+            &mut tx,
+            name,
+            &store::secrets::SealedSecret { key_id: key.id().to_owned(), sealed },
+            now,
+        )
+        .await?;
         kept = store::secrets::get(&mut tx, name).await?;
     }
     tx.commit().await?;

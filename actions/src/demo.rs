@@ -59,12 +59,23 @@ pub async fn seed(ctx: &Ctx) -> Result<Demo, ActError> {
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     if !there {
         let password_hash = ctx.passwords().hash(&kept.password).await?;
-        let sign_up = SignUp { organisation: "Demo Telecom".to_owned(), slug: "demo".to_owned(), email: EMAIL.to_owned(), password_hash };
+        let sign_up = SignUp {
+            organisation: "Demo Telecom".to_owned(),
+            slug: "demo".to_owned(),
+            email: EMAIL.to_owned(),
+            password_hash,
+        };
         let tx = ctx.store().tenant(kept.tenant).await?;
         sign_up::create(ctx, tx, address, kept.user, &sign_up).await?;
     }
     let totp_secret = set_up_totp(ctx, kept.user, address).await?;
-    let caller = Caller { user_id: kept.user, email: EMAIL.to_owned(), tenant_id: kept.tenant, role: Role::SuperAdministrator, address };
+    let caller = Caller {
+        user_id: kept.user,
+        email: EMAIL.to_owned(),
+        tenant_id: kept.tenant,
+        role: Role::SuperAdministrator,
+        address,
+    };
     let enrolment_token = enrolment(ctx, &caller).await?;
     Ok(Demo { email: EMAIL.to_owned(), password: kept.password, totp_secret, enrolment_token })
 }
@@ -76,7 +87,8 @@ async fn set_up_totp(ctx: &Ctx, user: UserId, address: IpAddr) -> Result<String,
         return Ok(secret);
     }
     totp::begin(ctx, &visitor).await?;
-    let secret = totp::demo_secret(ctx, user).await?.ok_or_else(|| ActError::internal("the demo's TOTP seed is missing"))?;
+    let secret =
+        totp::demo_secret(ctx, user).await?.ok_or_else(|| ActError::internal("the demo's TOTP seed is missing"))?;
     totp::confirm(ctx, &visitor, &totp::demo_code(ctx, user).await?).await?;
     let memberships = account::memberships(ctx, user).await?;
     debug_assert!(!memberships.is_empty());

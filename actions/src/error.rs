@@ -62,11 +62,17 @@ impl From<StoreError> for ActError {
         match error {
             StoreError::Conflict { constraint } => match constraint.as_str() {
                 "pbxes_name_key" => Self::field("name", "A PBX of this name exists. Choose another name."),
-                "allowed_ips_net_key" | "allowed_ips_domain_key" => Self::field("target", "This is in the list already."),
-                "tenants_slug_key" | "slugs_pkey" => Self::field("slug", "This short name is taken. Choose another one."),
+                "allowed_ips_net_key" | "allowed_ips_domain_key" => {
+                    Self::field("target", "This is in the list already.")
+                }
+                "tenants_slug_key" | "slugs_pkey" => {
+                    Self::field("slug", "This short name is taken. Choose another one.")
+                }
                 _ => Self::internal(StoreError::Conflict { constraint }),
             },
-            error @ (StoreError::UnsafeRole(_) | StoreError::Migrate(_) | StoreError::Database(_)) => Self::internal(error),
+            error @ (StoreError::UnsafeRole(_) | StoreError::Migrate(_) | StoreError::Database(_)) => {
+                Self::internal(error)
+            }
         }
     }
 }

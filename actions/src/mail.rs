@@ -8,7 +8,13 @@ use store::mails::Mail;
 use crate::ctx::Ctx;
 use crate::error::ActError;
 
-pub(crate) async fn verify(tx: &mut PlatformTx, ctx: &Ctx, email: &str, organisation: &str, token: &str) -> Result<(), ActError> {
+pub(crate) async fn verify(
+    tx: &mut PlatformTx,
+    ctx: &Ctx,
+    email: &str,
+    organisation: &str,
+    token: &str,
+) -> Result<(), ActError> {
     let url = &ctx.settings().public_url;
     let body = format!(
         "Somebody, probably you, signed {organisation} up for Ringfence with this e-mail address.\n\n\
@@ -60,7 +66,9 @@ impl Mailer {
     /// # Errors
     /// What is wrong with them, in words.
     pub fn new(smtp_url: &str, from: &str) -> Result<Self, String> {
-        let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(smtp_url).map_err(|error| format!("mail.smtp_url: {error}"))?.build();
+        let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(smtp_url)
+            .map_err(|error| format!("mail.smtp_url: {error}"))?
+            .build();
         let from = from.parse().map_err(|error| format!("mail.from: {error}"))?;
         Ok(Self { transport, from })
     }

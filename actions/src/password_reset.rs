@@ -23,7 +23,8 @@ async fn request_inner(ctx: &Ctx, email: &str) -> Result<(), ActError> {
     let mut tx = ctx.store().platform().await?;
     if let Some(user) = store::people::by_email(&mut tx, &email).await? {
         let token = tokens::link_token();
-        store::people::insert_reset(&mut tx, &tokens::hash(&token), user.id, ctx.now() + Duration::hours(LINK_HOURS)).await?;
+        store::people::insert_reset(&mut tx, &tokens::hash(&token), user.id, ctx.now() + Duration::hours(LINK_HOURS))
+            .await?;
         mail::reset(&mut tx, ctx, &email, &token).await?;
     }
     Ok(tx.commit().await?)

@@ -23,7 +23,10 @@ pub struct Passwords {
 
 /// The hash of a password that nobody has: verified against when an account does not exist, so that both take as long.
 static NOBODY: LazyLock<String> = LazyLock::new(|| {
-    Argon2::default().hash_password(crate::tokens::link_token().as_bytes()).map(|hash| hash.to_string()).unwrap_or_default()
+    Argon2::default()
+        .hash_password(crate::tokens::link_token().as_bytes())
+        .map(|hash| hash.to_string())
+        .unwrap_or_default()
 });
 
 impl Passwords {
@@ -48,7 +51,8 @@ impl Passwords {
         let password = Zeroizing::new(password.to_owned());
         let right = self
             .run(move || {
-                PasswordHash::new(&hash).is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+                PasswordHash::new(&hash)
+                    .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
             })
             .await?;
         Ok(right && known)
@@ -80,13 +84,15 @@ impl Passwords {
 }
 
 fn estimate(password: &str, words: &[String]) -> PasswordStrength {
-    let words: Vec<&str> = words.iter().flat_map(|word| std::iter::once(word.as_str()).chain(word.split(['@', '.', ' ', '-']))).collect();
+    let words: Vec<&str> =
+        words.iter().flat_map(|word| std::iter::once(word.as_str()).chain(word.split(['@', '.', ' ', '-']))).collect();
     let estimate = zxcvbn::zxcvbn(password, &words);
     let score = u8::from(estimate.score());
     let hint = if score >= MIN_SCORE {
         String::new()
     } else {
-        let warning = estimate.feedback().and_then(zxcvbn::feedback::Feedback::warning).map(|warning| warning.to_string());
+        let warning =
+            estimate.feedback().and_then(zxcvbn::feedback::Feedback::warning).map(|warning| warning.to_string());
         format!(
             "{} A few unrelated words make a password that is easy to keep and hard to guess.",
             warning.unwrap_or_else(|| "This password would be guessed too soon.".to_owned())

@@ -65,7 +65,9 @@ async fn command(ctx: &Ctx, act: &mut Act<'_>, id: PbxId, pbx_name: String) -> R
         server: ctx.settings().agent_address.clone(),
     };
     if !store::pbxes::set_token(&mut act.tx, id, claims.jti, expires_at).await? {
-        return Err(ActError::Refused("This PBX was revoked, and a revoked one never comes back. Add it anew.".to_owned()));
+        return Err(ActError::Refused(
+            "This PBX was revoked, and a revoked one never comes back. Add it anew.".to_owned(),
+        ));
     }
     act.publish(Topic::Pbxes);
     let command = format!("ringfence-agent enrol --token {}", ctx.token_key().sign(&claims)?);

@@ -28,7 +28,8 @@ impl MasterKey {
     /// # Errors
     /// When there are not exactly 32 bytes.
     pub fn new(bytes: &Zeroizing<Vec<u8>>) -> Result<Self, String> {
-        let key = RandomizedNonceKey::new(&AES_256_GCM, bytes).map_err(|_| format!("the master key has {} bytes instead of 32", bytes.len()))?;
+        let key = RandomizedNonceKey::new(&AES_256_GCM, bytes)
+            .map_err(|_| format!("the master key has {} bytes instead of 32", bytes.len()))?;
         let id = HEXLOWER.encode(&Sha256::digest(bytes.as_slice())).chars().take(16).collect();
         Ok(Self { key, id })
     }
@@ -52,7 +53,12 @@ impl MasterKey {
 
     /// Opens what was sealed under the same name.
     pub fn open(&self, name: &str, key_id: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, ActError> {
-        let broken = || ActError::internal(format!("opening {name}: sealed with master key {key_id}, the configured one is {}", self.id));
+        let broken = || {
+            ActError::internal(format!(
+                "opening {name}: sealed with master key {key_id}, the configured one is {}",
+                self.id
+            ))
+        };
         let (nonce, text) = sealed.split_at_checked(NONCE_BYTES).ok_or_else(broken)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| broken())?;
         let mut text = Zeroizing::new(text.to_vec());

@@ -53,7 +53,8 @@ async fn request_inner(ctx: &Ctx, form: &SignUpForm) -> Result<(), ActError> {
     } else {
         let token = tokens::link_token();
         let sign_up = SignUp { organisation, slug, email: email.clone(), password_hash };
-        store::people::insert_sign_up(&mut tx, &tokens::hash(&token), &sign_up, now + Duration::hours(LINK_HOURS)).await?;
+        store::people::insert_sign_up(&mut tx, &tokens::hash(&token), &sign_up, now + Duration::hours(LINK_HOURS))
+            .await?;
         mail::verify(&mut tx, ctx, &email, &sign_up.organisation, &token).await?;
     }
     Ok(tx.commit().await?)
@@ -74,7 +75,13 @@ pub async fn verify(ctx: &Ctx, visitor: &Visitor, token: &str) -> Result<Login, 
 }
 
 /// Makes the tenant of the transaction and its first person.
-pub(crate) async fn create(ctx: &Ctx, tx: TenantTx, address: IpAddr, user_id: UserId, sign_up: &SignUp) -> Result<(), ActError> {
+pub(crate) async fn create(
+    ctx: &Ctx,
+    tx: TenantTx,
+    address: IpAddr,
+    user_id: UserId,
+    sign_up: &SignUp,
+) -> Result<(), ActError> {
     let actor = Actor { tenant_id: tx.tenant(), name: sign_up.email.clone(), address: Some(address) };
     let mut act = Act::begin_in(ctx, tx, actor, Operation::VerifyEmail);
     act.subject(&sign_up.slug);

@@ -29,7 +29,8 @@ pub async fn begin(ctx: &Ctx, visitor: &Visitor) -> Result<TotpSetup, ActError> 
         build(secret, &user.email)?
     };
     let key = secret_text(&totp)?;
-    let groups: Vec<String> = key.as_bytes().chunks(4).map(|group| String::from_utf8_lossy(group).into_owned()).collect();
+    let groups: Vec<String> =
+        key.as_bytes().chunks(4).map(|group| String::from_utf8_lossy(group).into_owned()).collect();
     let qr_png_base64 = totp.to_qr_base64().map_err(|error| ActError::internal(format!("{error:?}")))?;
     account::log_person(ctx, visitor, &user, Operation::BeginTotp).await?;
     Ok(TotpSetup { qr_png_base64, key: groups.join(" ") })
@@ -48,7 +49,8 @@ async fn prove(ctx: &Ctx, user: &User, code: &str, codes: &[String]) -> Result<b
     let Some(step) = matching_step(ctx, user, code)? else { return Ok(false) };
     let hashes: Vec<Vec<u8>> = codes.iter().map(|code| tokens::recovery_hash(user.id.0, code)).collect();
     let mut tx = ctx.store().platform().await?;
-    let proven = store::people::use_totp_step(&mut tx, user.id, step).await? && store::people::confirm_totp(&mut tx, user.id, ctx.now()).await?;
+    let proven = store::people::use_totp_step(&mut tx, user.id, step).await?
+        && store::people::confirm_totp(&mut tx, user.id, ctx.now()).await?;
     if proven {
         store::people::set_recovery_codes(&mut tx, user.id, &hashes).await?;
     }

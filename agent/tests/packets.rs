@@ -1,4 +1,5 @@
 //! What the kernel does with packets, not what the rules say. Needs root for network namespaces.
+#![expect(clippy::unwrap_used, reason = "a test fails that way")]
 
 #[path = "support/namespaces.rs"]
 mod namespaces;

@@ -1,4 +1,5 @@
 //! What a real Asterisk 22.10 said (`recordings/*.ami`, from the testbed), read and judged.
+#![expect(clippy::unwrap_used, reason = "a test fails that way")]
 
 use std::net::IpAddr;
 use std::path::Path;

@@ -2,6 +2,8 @@
 //! until they are enforced. The one place where errors of calls turn into what people see.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -10,6 +12,7 @@ use policy::fields::FieldError;
 use crate::browser;
 use crate::enforcement::pill::Saving;
 use crate::error::ApiError;
+use crate::look::Look;
 use crate::ui::confirm::{Confirm, Question};
 use crate::ui::toast::Toasts;
 
@@ -111,20 +114,27 @@ impl Calls {
         call: impl Future<Output = Result<T, ApiError>> + 'static,
         done: impl FnOnce(T) + 'static,
     ) {
+        self.follow(Box::pin(async move { call.await.map(done) }));
+    }
+
+    fn follow(self, work: Work) {
         self.saving.begin();
         spawn_local(async move {
-            let answer = call.await;
+            let answer = work.await;
             self.saving.end();
-            match answer {
-                Ok(value) => done(value),
-                Err(error) => {
-                    leave_if_signed_out(&error);
-                    self.toasts.fail(&error);
-                }
+            if let Err(error) = answer {
+                leave_if_signed_out(&error);
+                self.toasts.fail(&error);
             }
         });
     }
 }
+
+/// A call and what is done after it. Boxed, so that what surrounds calls exists once and not once per call.
+type Work = Pin<Box<dyn Future<Output = Result<(), ApiError>>>>;
+
+/// A call that can be made again, insisting.
+type Attempt = Arc<dyn Fn(bool) -> Work + Send + Sync>;
 
 /// A form under way: what is wrong with it and whether it is being sent.
 #[derive(Debug, Clone, Copy)]
@@ -149,7 +159,7 @@ impl FormState {
 
     /// What is wrong with a field.
     pub(crate) fn field(self, name: &str) -> Option<String> {
-        self.fields.with(|fields| fields.iter().find(|field| field.field == name).map(|field| field.message.clone()))
+        self.fields.look(|fields| fields.iter().find(|field| field.field == name).map(|field| field.message.clone()))
     }
 
     /// All fields that are wrong.
@@ -189,40 +199,31 @@ impl FormState {
     where
         T: 'static,
         F: Future<Output = Result<T, ApiError>> + 'static,
-        C: Fn(bool) -> F + Clone + Send + Sync + 'static,
+        C: Fn(bool) -> F + Send + Sync + 'static,
     {
-        self.attempt(false, insist, call, done);
+        let attempt = move |insisting: bool| -> Work {
+            let (answer, done) = (call(insisting), done.clone());
+            Box::pin(async move { answer.await.map(done) })
+        };
+        self.attempt(false, insist, Arc::new(attempt));
     }
 
-    fn attempt<T, F, C>(
-        self,
-        insisting: bool,
-        insist: &'static str,
-        call: C,
-        done: impl Fn(T) + Clone + Send + Sync + 'static,
-    ) where
-        T: 'static,
-        F: Future<Output = Result<T, ApiError>> + 'static,
-        C: Fn(bool) -> F + Clone + Send + Sync + 'static,
-    {
+    fn attempt(self, insisting: bool, insist: &'static str, attempt: Attempt) {
         if self.busy.get_untracked() {
             return;
         }
         self.busy.set(true);
         self.calls.saving.begin();
-        let answer = call(insisting);
+        let work = attempt(insisting);
         spawn_local(async move {
-            let answer = answer.await;
+            let answer = work.await;
             self.calls.saving.end();
             // The form may be gone by now; what it did is still told.
             let _ = self.busy.try_set(false);
             match answer {
-                Ok(value) => {
-                    self.clear_if_there();
-                    done(value);
-                }
+                Ok(()) => self.clear_if_there(),
                 Err(ApiError::NeedsInsisting { message }) => {
-                    let again = move || self.attempt(true, insist, call.clone(), done.clone());
+                    let again = move || self.attempt(true, insist, attempt.clone());
                     self.calls.confirm.ask(Question::new("Are you sure?", message, insist, again));
                 }
                 Err(error) => self.show(error),

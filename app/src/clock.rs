@@ -131,7 +131,7 @@ pub(crate) fn Since(
         Some(now) if now - at.unix_timestamp() < 2 => "now".to_owned(),
         Some(now) => short_duration(now - at.unix_timestamp()) + suffix,
     };
-    view! { <time class="relative" datetime=machine(at) data-exact=exact title=exact>{text}</time> }
+    view! { <time class="relative" datetime=machine(at) title=exact>{text}</time> }
 }
 
 /// How long until something ends: `58 min`, counting down; `ended` afterwards.
@@ -153,7 +153,7 @@ pub(crate) fn Until(
             left => short_duration(left),
         },
     };
-    view! { <time class="relative" datetime=machine(at) data-exact=exact title=exact>{text}</time> }.into_any()
+    view! { <time class="relative" datetime=machine(at) title=exact>{text}</time> }.into_any()
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ use crate::error::ApiError;
 use crate::frame::navigation::Navigation;
 use crate::frame::top_bar::TopBar;
 use crate::live::Live;
+use crate::load::load;
+use crate::look::PeekStored;
 use crate::ui::palette::{CommandPalette, Palette};
 use crate::ui::states::Failed;
 use crate::{account, browser, enforcement};
@@ -45,12 +47,12 @@ impl SignedIn {
 
     /// Whether the page may show what needs this permission.
     pub(crate) fn may(self, permission: Permission) -> bool {
-        self.0.with_value(|me| me.as_ref().is_some_and(|me| me.may(permission)))
+        self.0.peek_stored(|me| me.as_ref().is_some_and(|me| me.may(permission)))
     }
 
     /// The address that the person comes from.
     pub(crate) fn address(self) -> String {
-        self.0.with_value(|me| me.as_ref().map(|me| me.address.clone()).unwrap_or_default())
+        self.0.peek_stored(|me| me.as_ref().map(|me| me.address.clone()).unwrap_or_default())
     }
 }
 
@@ -60,7 +62,7 @@ impl SignedIn {
 pub(crate) fn Frame() -> impl IntoView {
     provide_context(SignedIn(StoredValue::new(None)));
     provide_context(Palette(RwSignal::new(false)));
-    let session = Resource::new(|| (), |()| session());
+    let session = load(|| (), |()| session());
     let drawer = RwSignal::new(false);
     view! {
         <a class="skip-link" href="#main" rel="external">"Skip to the page"</a>

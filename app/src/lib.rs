@@ -23,6 +23,8 @@ pub mod error;
 mod frame;
 mod go;
 mod live;
+mod load;
+mod look;
 pub mod overview;
 pub mod pbxes;
 mod routes;

@@ -15,3 +15,4 @@ pub(crate) mod selection;
 pub(crate) mod states;
 pub(crate) mod table;
 pub(crate) mod toast;
+pub(crate) mod when;

@@ -245,7 +245,9 @@ mod tests {
 
     #[test]
     fn the_matrix() {
-        let mut text = String::from("operation                            needs                  super admin operator auditor changes\n");
+        let mut text = String::from(
+            "operation                            needs                  super admin operator auditor changes\n",
+        );
         for operation in Operation::ALL {
             let marks = Role::ALL.map(|role| if operation.allowed_for(role) { "yes" } else { "-" });
             let need = if let Need::Permission(permission) = operation.need() {

@@ -30,9 +30,13 @@ pub async fn insert_certificate(
     expires_at: OffsetDateTime,
 ) -> Result<(), StoreError> {
     let tenant = tx.tenant().0;
-    sqlx::query!("UPDATE pbx_certificates SET revoked_at = $2 WHERE pbx_id = $1 AND revoked_at IS NULL", pbx.0, issued_at)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query!(
+        "UPDATE pbx_certificates SET revoked_at = $2 WHERE pbx_id = $1 AND revoked_at IS NULL",
+        pbx.0,
+        issued_at
+    )
+    .execute(tx.conn())
+    .await?;
     sqlx::query!(
         "INSERT INTO pbx_certificates (tenant_id, fingerprint, pbx_id, issued_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
         tenant,
@@ -47,7 +51,11 @@ pub async fn insert_certificate(
 }
 
 /// The PBX of a certificate that holds: known, not expired, not revoked.
-pub async fn by_certificate(tx: &mut TenantTx, fingerprint: &[u8], now: OffsetDateTime) -> Result<Option<(PbxId, String)>, StoreError> {
+pub async fn by_certificate(
+    tx: &mut TenantTx,
+    fingerprint: &[u8],
+    now: OffsetDateTime,
+) -> Result<Option<(PbxId, String)>, StoreError> {
     let row = sqlx::query!(
         "SELECT p.id, p.name FROM pbx_certificates c JOIN pbxes p ON p.tenant_id = c.tenant_id AND p.id = c.pbx_id
          WHERE c.fingerprint = $1 AND c.expires_at > $2 AND c.revoked_at IS NULL AND p.revoked_at IS NULL",
@@ -60,7 +68,13 @@ pub async fn by_certificate(tx: &mut TenantTx, fingerprint: &[u8], now: OffsetDa
 }
 
 /// An agent's stream begins; it replaces an older one.
-pub async fn connected(tx: &mut TenantTx, pbx: PbxId, link_id: Uuid, described: &Described, now: OffsetDateTime) -> Result<bool, StoreError> {
+pub async fn connected(
+    tx: &mut TenantTx,
+    pbx: PbxId,
+    link_id: Uuid,
+    described: &Described,
+    now: OffsetDateTime,
+) -> Result<bool, StoreError> {
     let done = sqlx::query!(
         "UPDATE pbxes SET link_id = $2, last_seen_at = $3, agent_version = $4, hostname = $5, pbx_kind = $6, pbx_version = $7, firewall = $8
          WHERE id = $1 AND revoked_at IS NULL",
@@ -80,7 +94,9 @@ pub async fn connected(tx: &mut TenantTx, pbx: PbxId, link_id: Uuid, described: 
 
 /// An agent's stream ended; changes nothing when a newer one has begun.
 pub async fn disconnected(tx: &mut TenantTx, pbx: PbxId, link_id: Uuid) -> Result<bool, StoreError> {
-    let done = sqlx::query!("UPDATE pbxes SET link_id = NULL WHERE id = $1 AND link_id = $2", pbx.0, link_id).execute(tx.conn()).await?;
+    let done = sqlx::query!("UPDATE pbxes SET link_id = NULL WHERE id = $1 AND link_id = $2", pbx.0, link_id)
+        .execute(tx.conn())
+        .await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -109,7 +125,13 @@ pub async fn heard(
 }
 
 /// The agent has applied a policy.
-pub async fn policy_applied(tx: &mut TenantTx, pbx: PbxId, revision: i64, digest: &[u8], took_us: i64) -> Result<(), StoreError> {
+pub async fn policy_applied(
+    tx: &mut TenantTx,
+    pbx: PbxId,
+    revision: i64,
+    digest: &[u8],
+    took_us: i64,
+) -> Result<(), StoreError> {
     sqlx::query!(
         "UPDATE pbxes SET applied_revision = $2, applied_digest = $3, applied_took_us = $4, last_refusal = '' WHERE id = $1",
         pbx.0,
@@ -137,7 +159,12 @@ pub async fn bans_applied(tx: &mut TenantTx, pbx: PbxId, seq: i64, took_us: i64)
 }
 
 /// Marks a batch of reports as stored; `false` when it was before.
-pub async fn insert_batch(tx: &mut TenantTx, pbx: PbxId, batch: BatchId, now: OffsetDateTime) -> Result<bool, StoreError> {
+pub async fn insert_batch(
+    tx: &mut TenantTx,
+    pbx: PbxId,
+    batch: BatchId,
+    now: OffsetDateTime,
+) -> Result<bool, StoreError> {
     let tenant = tx.tenant().0;
     let done = sqlx::query!(
         "INSERT INTO report_batches (tenant_id, id, pbx_id, received_at) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant_id, id) DO NOTHING",

@@ -147,7 +147,13 @@ fn columns(target: &AllowedTarget) -> (Option<IpNet>, Option<&str>) {
 }
 
 /// Adds an entry. The same target twice conflicts with `allowed_ips_net_key` or `allowed_ips_domain_key`.
-pub async fn insert(tx: &mut TenantTx, id: AllowedIpId, draft: &AllowedIpDraft, by: &str, now: OffsetDateTime) -> Result<(), StoreError> {
+pub async fn insert(
+    tx: &mut TenantTx,
+    id: AllowedIpId,
+    draft: &AllowedIpDraft,
+    by: &str,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
     let tenant = tx.tenant().0;
     let (net, domain) = columns(&draft.target);
     sqlx::query!(

@@ -30,9 +30,13 @@ pub struct NewAuditRow {
 /// Begins the chain of a new tenant.
 pub async fn begin_chain(tx: &mut TenantTx) -> Result<(), StoreError> {
     let tenant = tx.tenant().0;
-    sqlx::query!("INSERT INTO audit_heads (tenant_id, seq, hash) VALUES ($1, 0, $2) ON CONFLICT DO NOTHING", tenant, &[0u8; 32][..])
-        .execute(tx.conn())
-        .await?;
+    sqlx::query!(
+        "INSERT INTO audit_heads (tenant_id, seq, hash) VALUES ($1, 0, $2) ON CONFLICT DO NOTHING",
+        tenant,
+        &[0u8; 32][..]
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
@@ -40,7 +44,9 @@ pub async fn begin_chain(tx: &mut TenantTx) -> Result<(), StoreError> {
 pub async fn append(tx: &mut TenantTx, new: NewAuditRow) -> Result<(), StoreError> {
     let tenant = tx.tenant().0;
     begin_chain(tx).await?;
-    let head = sqlx::query!("SELECT seq, hash FROM audit_heads WHERE tenant_id = $1 FOR UPDATE", tenant).fetch_one(tx.conn()).await?;
+    let head = sqlx::query!("SELECT seq, hash FROM audit_heads WHERE tenant_id = $1 FOR UPDATE", tenant)
+        .fetch_one(tx.conn())
+        .await?;
     let NewAuditRow { id, at, actor, action, outcome, subject, details, source } = new;
     // PostgreSQL keeps microseconds; what is hashed must be what will be read.
     let at = at.replace_nanosecond(at.nanosecond() / 1000 * 1000).unwrap_or(at);
@@ -76,7 +82,9 @@ pub async fn append(tx: &mut TenantTx, new: NewAuditRow) -> Result<(), StoreErro
     )
     .execute(tx.conn())
     .await?;
-    sqlx::query!("UPDATE audit_heads SET seq = $2, hash = $3 WHERE tenant_id = $1", tenant, row.seq, row.hash).execute(tx.conn()).await?;
+    sqlx::query!("UPDATE audit_heads SET seq = $2, hash = $3 WHERE tenant_id = $1", tenant, row.seq, row.hash)
+        .execute(tx.conn())
+        .await?;
     Ok(())
 }
 
@@ -113,7 +121,12 @@ impl From<Row> for AuditRow {
 }
 
 /// Rows before `before` (a place in the chain), newest first.
-pub async fn list(tx: &mut TenantTx, filter: &AuditFilter, before: Option<i64>, limit: i64) -> Result<Vec<AuditRow>, StoreError> {
+pub async fn list(
+    tx: &mut TenantTx,
+    filter: &AuditFilter,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<AuditRow>, StoreError> {
     let (search, action) = patterns(filter);
     let rows = sqlx::query_as!(
         Row,
@@ -167,7 +180,9 @@ pub async fn chain(tx: &mut TenantTx, after: i64, limit: i64) -> Result<Vec<Audi
 /// Where the chain must end: its last row's place and hash.
 pub async fn head(tx: &mut TenantTx) -> Result<Option<(i64, Vec<u8>)>, StoreError> {
     let tenant = tx.tenant().0;
-    let head = sqlx::query!("SELECT seq, hash FROM audit_heads WHERE tenant_id = $1", tenant).fetch_optional(tx.conn()).await?;
+    let head = sqlx::query!("SELECT seq, hash FROM audit_heads WHERE tenant_id = $1", tenant)
+        .fetch_optional(tx.conn())
+        .await?;
     Ok(head.map(|head| (head.seq, head.hash)))
 }
 

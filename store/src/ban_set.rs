@@ -28,14 +28,18 @@ pub async fn read(tx: &mut TenantTx) -> Result<BanSet, StoreError> {
 /// Where the set stands; until the transaction ends nobody changes it, and others may read it, too.
 pub async fn hold(tx: &mut TenantTx) -> Result<BanSet, StoreError> {
     let id = tx.tenant().0;
-    let row = sqlx::query!("SELECT ban_seq, ban_digest FROM tenants WHERE id = $1 FOR SHARE", id).fetch_one(tx.conn()).await?;
+    let row = sqlx::query!("SELECT ban_seq, ban_digest FROM tenants WHERE id = $1 FOR SHARE", id)
+        .fetch_one(tx.conn())
+        .await?;
     Ok(BanSet { seq: row.ban_seq, digest: digest(&row.ban_digest) })
 }
 
 /// Where the set stands; until the transaction ends nobody else changes it.
 pub async fn lock(tx: &mut TenantTx) -> Result<BanSet, StoreError> {
     let id = tx.tenant().0;
-    let row = sqlx::query!("SELECT ban_seq, ban_digest FROM tenants WHERE id = $1 FOR UPDATE", id).fetch_one(tx.conn()).await?;
+    let row = sqlx::query!("SELECT ban_seq, ban_digest FROM tenants WHERE id = $1 FOR UPDATE", id)
+        .fetch_one(tx.conn())
+        .await?;
     Ok(BanSet { seq: row.ban_seq, digest: digest(&row.ban_digest) })
 }
 
@@ -44,7 +48,12 @@ fn digest(bytes: &[u8]) -> BanDigest {
 }
 
 /// Numbers and keeps changes of a locked set. `changes` are in order; `digest` is the one after the last of them.
-pub async fn append(tx: &mut TenantTx, set: &BanSet, changes: &[BanChange], digest: BanDigest) -> Result<BanSet, StoreError> {
+pub async fn append(
+    tx: &mut TenantTx,
+    set: &BanSet,
+    changes: &[BanChange],
+    digest: BanDigest,
+) -> Result<BanSet, StoreError> {
     let tenant = tx.tenant().0;
     let mut seq = set.seq;
     let (mut seqs, mut nets, mut added, mut ends) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -70,7 +79,9 @@ pub async fn append(tx: &mut TenantTx, set: &BanSet, changes: &[BanChange], dige
     )
     .execute(tx.conn())
     .await?;
-    sqlx::query!("DELETE FROM ban_changes WHERE tenant_id = $1 AND seq <= $2", tenant, seq - KEPT_CHANGES).execute(tx.conn()).await?;
+    sqlx::query!("DELETE FROM ban_changes WHERE tenant_id = $1 AND seq <= $2", tenant, seq - KEPT_CHANGES)
+        .execute(tx.conn())
+        .await?;
     sqlx::query!("UPDATE tenants SET ban_seq = $2, ban_digest = $3 WHERE id = $1", tenant, seq, &digest.to_bytes()[..])
         .execute(tx.conn())
         .await?;
@@ -91,7 +102,13 @@ pub async fn changes_after(tx: &mut TenantTx, seq: i64, limit: i64) -> Result<Op
     }
     Ok(Some(
         rows.into_iter()
-            .map(|row| if row.added { BanChange::Add(BanEntry { net: row.net, expires_at: row.expires_at }) } else { BanChange::Remove(row.net) })
+            .map(|row| {
+                if row.added {
+                    BanChange::Add(BanEntry { net: row.net, expires_at: row.expires_at })
+                } else {
+                    BanChange::Remove(row.net)
+                }
+            })
             .collect(),
     ))
 }

@@ -244,7 +244,9 @@ pub async fn holding(tx: &mut TenantTx, net: IpNet) -> Result<Option<(BanId, Ban
 
 /// Whether a ban of this id is kept, holding or ended: an agent's ban is stored once.
 pub async fn known(tx: &mut TenantTx, id: BanId) -> Result<bool, StoreError> {
-    Ok(sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM blocked_ips WHERE id = $1) AS "known!""#, id.0).fetch_one(tx.conn()).await?)
+    Ok(sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM blocked_ips WHERE id = $1) AS "known!""#, id.0)
+        .fetch_one(tx.conn())
+        .await?)
 }
 
 /// All bans that hold, as PBXes get them.

@@ -63,14 +63,18 @@ impl Store {
     /// A transaction on the installation's tables in which a person may read her own memberships.
     pub async fn person(&self, user: UserId) -> Result<PlatformTx, StoreError> {
         let mut tx = begin(&self.app).await?;
-        sqlx::query_scalar!("SELECT set_config('ringfence.user_id', $1, true)", user.to_string()).fetch_one(tx.conn()).await?;
+        sqlx::query_scalar!("SELECT set_config('ringfence.user_id', $1, true)", user.to_string())
+            .fetch_one(tx.conn())
+            .await?;
         Ok(tx)
     }
 
     /// A transaction on one tenant's tables; PostgreSQL shows it the rows of no other.
     pub async fn tenant(&self, tenant: TenantId) -> Result<TenantTx, StoreError> {
         let mut tx = begin(&self.app).await?;
-        sqlx::query_scalar!("SELECT set_config('ringfence.tenant_id', $1, true)", tenant.to_string()).fetch_one(tx.conn()).await?;
+        sqlx::query_scalar!("SELECT set_config('ringfence.tenant_id', $1, true)", tenant.to_string())
+            .fetch_one(tx.conn())
+            .await?;
         Ok(TenantTx { tx, tenant })
     }
 

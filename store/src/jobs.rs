@@ -41,7 +41,9 @@ pub async fn sweep_platform(store: &Store, now: OffsetDateTime) -> Result<(), St
 /// Deletes, of one tenant, batches and rollups older than charts and agents' spools reach.
 pub async fn sweep_tenant(store: &Store, tenant: TenantId, now: OffsetDateTime) -> Result<(), StoreError> {
     let mut tx = store.tenant(tenant).await?;
-    sqlx::query!("DELETE FROM report_batches WHERE received_at <= $1", now - Duration::days(35)).execute(tx.conn()).await?;
+    sqlx::query!("DELETE FROM report_batches WHERE received_at <= $1", now - Duration::days(35))
+        .execute(tx.conn())
+        .await?;
     sqlx::query!("DELETE FROM attack_rollups WHERE bucket <= $1", now - Duration::days(90)).execute(tx.conn()).await?;
     tx.commit().await
 }

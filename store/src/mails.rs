@@ -23,7 +23,13 @@ pub struct Mail {
 }
 
 /// Queues a mail.
-pub async fn insert(tx: &mut PlatformTx, recipient: &str, subject: &str, body: &str, now: OffsetDateTime) -> Result<(), StoreError> {
+pub async fn insert(
+    tx: &mut PlatformTx,
+    recipient: &str,
+    subject: &str,
+    body: &str,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
     sqlx::query!(
         "INSERT INTO mails (id, recipient, subject, body, created_at, next_try_at) VALUES ($1, $2, $3, $4, $5, $5)",
         Uuid::now_v7(),
@@ -64,7 +70,9 @@ pub async fn sent(store: &Store, id: Uuid, now: OffsetDateTime) -> Result<(), St
 /// Notes why a mail was not sent and when to try again.
 pub async fn failed(store: &Store, id: Uuid, error: &str, retry_at: OffsetDateTime) -> Result<(), StoreError> {
     let mut tx = store.platform().await?;
-    sqlx::query!("UPDATE mails SET last_error = $2, next_try_at = $3 WHERE id = $1", id, error, retry_at).execute(tx.conn()).await?;
+    sqlx::query!("UPDATE mails SET last_error = $2, next_try_at = $3 WHERE id = $1", id, error, retry_at)
+        .execute(tx.conn())
+        .await?;
     tx.commit().await
 }
 

@@ -70,14 +70,25 @@ pub async fn name(tx: &mut TenantTx, id: PbxId) -> Result<Option<String>, StoreE
 /// Adds a PBX. A name that is taken conflicts with `pbxes_name_key`.
 pub async fn insert(tx: &mut TenantTx, id: PbxId, name: &str, now: OffsetDateTime) -> Result<(), StoreError> {
     let tenant = tx.tenant().0;
-    sqlx::query!("INSERT INTO pbxes (tenant_id, id, name, created_at) VALUES ($1, $2, $3, $4)", tenant, id.0, name, now)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query!(
+        "INSERT INTO pbxes (tenant_id, id, name, created_at) VALUES ($1, $2, $3, $4)",
+        tenant,
+        id.0,
+        name,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
 /// Makes `token_id` the only enrolment token of a PBX that isn't revoked; answers whether there is such a PBX.
-pub async fn set_token(tx: &mut TenantTx, id: PbxId, token_id: Uuid, expires_at: OffsetDateTime) -> Result<bool, StoreError> {
+pub async fn set_token(
+    tx: &mut TenantTx,
+    id: PbxId,
+    token_id: Uuid,
+    expires_at: OffsetDateTime,
+) -> Result<bool, StoreError> {
     let done = sqlx::query!(
         "UPDATE pbxes SET token_id = $2, token_expires_at = $3 WHERE id = $1 AND revoked_at IS NULL",
         id.0,

@@ -57,7 +57,13 @@ pub async fn by_id(tx: &mut PlatformTx, id: UserId) -> Result<Option<User>, Stor
 }
 
 /// Makes an account. An e-mail address that is taken conflicts with `users_email_key`.
-pub async fn insert(tx: &mut PlatformTx, id: UserId, email: &str, password_hash: &str, now: OffsetDateTime) -> Result<(), StoreError> {
+pub async fn insert(
+    tx: &mut PlatformTx,
+    id: UserId,
+    email: &str,
+    password_hash: &str,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
     sqlx::query!(
         "INSERT INTO users (id, email, password_hash, created_at) VALUES ($1, $2, $3, $4)",
         id.0,
@@ -91,9 +97,10 @@ pub async fn begin_totp(tx: &mut PlatformTx, id: UserId, sealed: &[u8], key_id: 
 
 /// Marks the TOTP set-up as proven; answers whether it was not yet.
 pub async fn confirm_totp(tx: &mut PlatformTx, id: UserId, now: OffsetDateTime) -> Result<bool, StoreError> {
-    let done = sqlx::query!("UPDATE users SET totp_confirmed_at = $2 WHERE id = $1 AND totp_confirmed_at IS NULL", id.0, now)
-        .execute(tx.conn())
-        .await?;
+    let done =
+        sqlx::query!("UPDATE users SET totp_confirmed_at = $2 WHERE id = $1 AND totp_confirmed_at IS NULL", id.0, now)
+            .execute(tx.conn())
+            .await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -108,14 +115,23 @@ pub async fn use_totp_step(tx: &mut PlatformTx, id: UserId, step: i64) -> Result
 /// Replaces all recovery codes.
 pub async fn set_recovery_codes(tx: &mut PlatformTx, id: UserId, hashes: &[Vec<u8>]) -> Result<(), StoreError> {
     sqlx::query!("DELETE FROM recovery_codes WHERE user_id = $1", id.0).execute(tx.conn()).await?;
-    sqlx::query!("INSERT INTO recovery_codes (user_id, code_hash) SELECT $1, hash FROM unnest($2::bytea[]) AS hash", id.0, hashes)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query!(
+        "INSERT INTO recovery_codes (user_id, code_hash) SELECT $1, hash FROM unnest($2::bytea[]) AS hash",
+        id.0,
+        hashes
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
 /// Uses a recovery code up; `false` when there is no such one left.
-pub async fn use_recovery_code(tx: &mut PlatformTx, id: UserId, hash: &[u8], now: OffsetDateTime) -> Result<bool, StoreError> {
+pub async fn use_recovery_code(
+    tx: &mut PlatformTx,
+    id: UserId,
+    hash: &[u8],
+    now: OffsetDateTime,
+) -> Result<bool, StoreError> {
     let done = sqlx::query!(
         "UPDATE recovery_codes SET used_at = $3 WHERE user_id = $1 AND code_hash = $2 AND used_at IS NULL",
         id.0,
@@ -128,7 +144,12 @@ pub async fn use_recovery_code(tx: &mut PlatformTx, id: UserId, hash: &[u8], now
 }
 
 /// Makes a person a member of the transaction's tenant.
-pub async fn insert_membership(tx: &mut TenantTx, user: UserId, role: Role, now: OffsetDateTime) -> Result<(), StoreError> {
+pub async fn insert_membership(
+    tx: &mut TenantTx,
+    user: UserId,
+    role: Role,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
     let tenant = tx.tenant().0;
     sqlx::query!(
         "INSERT INTO memberships (tenant_id, user_id, role, created_at) VALUES ($1, $2, $3, $4)",
@@ -173,7 +194,12 @@ pub struct SignUp {
 }
 
 /// Keeps a sign-up under the hash of its token.
-pub async fn insert_sign_up(tx: &mut PlatformTx, token_hash: &[u8], sign_up: &SignUp, expires_at: OffsetDateTime) -> Result<(), StoreError> {
+pub async fn insert_sign_up(
+    tx: &mut PlatformTx,
+    token_hash: &[u8],
+    sign_up: &SignUp,
+    expires_at: OffsetDateTime,
+) -> Result<(), StoreError> {
     sqlx::query!(
         "INSERT INTO sign_ups (token_hash, organisation, slug, email, password_hash, expires_at) VALUES ($1, $2, $3, $4, $5, $6)",
         token_hash,
@@ -189,7 +215,11 @@ pub async fn insert_sign_up(tx: &mut PlatformTx, token_hash: &[u8], sign_up: &Si
 }
 
 /// Takes a sign-up out, so that its token works once.
-pub async fn take_sign_up(tx: &mut PlatformTx, token_hash: &[u8], now: OffsetDateTime) -> Result<Option<SignUp>, StoreError> {
+pub async fn take_sign_up(
+    tx: &mut PlatformTx,
+    token_hash: &[u8],
+    now: OffsetDateTime,
+) -> Result<Option<SignUp>, StoreError> {
     Ok(sqlx::query_as!(
         SignUp,
         "DELETE FROM sign_ups WHERE token_hash = $1 AND expires_at > $2 RETURNING organisation, slug, email, password_hash",
@@ -202,22 +232,42 @@ pub async fn take_sign_up(tx: &mut PlatformTx, token_hash: &[u8], now: OffsetDat
 
 /// Whether a short name is taken, as far as verified tenants go. Needs no tenant: short names are public.
 pub async fn slug_taken(tx: &mut PlatformTx, slug: &str) -> Result<bool, StoreError> {
-    Ok(sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM slugs WHERE slug = $1) AS "taken!""#, slug).fetch_one(tx.conn()).await?)
+    Ok(sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM slugs WHERE slug = $1) AS "taken!""#, slug)
+        .fetch_one(tx.conn())
+        .await?)
 }
 
 /// Keeps a wish to set a new password under the hash of its token.
-pub async fn insert_reset(tx: &mut PlatformTx, token_hash: &[u8], user: UserId, expires_at: OffsetDateTime) -> Result<(), StoreError> {
-    sqlx::query!("INSERT INTO password_resets (token_hash, user_id, expires_at) VALUES ($1, $2, $3)", token_hash, user.0, expires_at)
-        .execute(tx.conn())
-        .await?;
+pub async fn insert_reset(
+    tx: &mut PlatformTx,
+    token_hash: &[u8],
+    user: UserId,
+    expires_at: OffsetDateTime,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO password_resets (token_hash, user_id, expires_at) VALUES ($1, $2, $3)",
+        token_hash,
+        user.0,
+        expires_at
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
 /// Whose reset a token is, without using it up.
-pub async fn find_reset(tx: &mut PlatformTx, token_hash: &[u8], now: OffsetDateTime) -> Result<Option<UserId>, StoreError> {
-    let id = sqlx::query_scalar!("SELECT user_id FROM password_resets WHERE token_hash = $1 AND expires_at > $2", token_hash, now)
-        .fetch_optional(tx.conn())
-        .await?;
+pub async fn find_reset(
+    tx: &mut PlatformTx,
+    token_hash: &[u8],
+    now: OffsetDateTime,
+) -> Result<Option<UserId>, StoreError> {
+    let id = sqlx::query_scalar!(
+        "SELECT user_id FROM password_resets WHERE token_hash = $1 AND expires_at > $2",
+        token_hash,
+        now
+    )
+    .fetch_optional(tx.conn())
+    .await?;
     Ok(id.map(UserId))
 }
 
@@ -229,12 +279,19 @@ pub async fn delete_resets(tx: &mut PlatformTx, user: UserId) -> Result<(), Stor
 
 /// Failures at guessing a subject and when the last one was. Others who guess at it wait until the transaction ends.
 pub async fn guesses(tx: &mut PlatformTx, subject: &str) -> Result<Option<(i32, OffsetDateTime)>, StoreError> {
-    let row = sqlx::query!("SELECT failures, last_at FROM guesses WHERE subject = $1 FOR UPDATE", subject).fetch_optional(tx.conn()).await?;
+    let row = sqlx::query!("SELECT failures, last_at FROM guesses WHERE subject = $1 FOR UPDATE", subject)
+        .fetch_optional(tx.conn())
+        .await?;
     Ok(row.map(|row| (row.failures, row.last_at)))
 }
 
 /// One more failure. Failures older than `forget_before` no longer count.
-pub async fn count_guess(tx: &mut PlatformTx, subject: &str, now: OffsetDateTime, forget_before: OffsetDateTime) -> Result<(), StoreError> {
+pub async fn count_guess(
+    tx: &mut PlatformTx,
+    subject: &str,
+    now: OffsetDateTime,
+    forget_before: OffsetDateTime,
+) -> Result<(), StoreError> {
     sqlx::query!(
         "INSERT INTO guesses (subject, failures, last_at) VALUES ($1, 1, $2)
          ON CONFLICT (subject) DO UPDATE SET last_at = $2, failures = CASE WHEN guesses.last_at < $3 THEN 1 ELSE guesses.failures + 1 END",

@@ -7,7 +7,13 @@ use time::OffsetDateTime;
 use crate::db::{StoreError, TenantTx};
 
 /// Adds to the bucket that holds `at`.
-pub async fn add(tx: &mut TenantTx, pbx: PbxId, at: OffsetDateTime, attempts: i64, bans: i64) -> Result<(), StoreError> {
+pub async fn add(
+    tx: &mut TenantTx,
+    pbx: PbxId,
+    at: OffsetDateTime,
+    attempts: i64,
+    bans: i64,
+) -> Result<(), StoreError> {
     let tenant = tx.tenant().0;
     sqlx::query!(
         "INSERT INTO attack_rollups (tenant_id, pbx_id, bucket, attempts, bans)

@@ -21,7 +21,12 @@ pub async fn get(tx: &mut PlatformTx, name: &str) -> Result<Option<SealedSecret>
 }
 
 /// Keeps a secret unless there is one of that name; of two nodes that start at once, one wins.
-pub async fn put_new(tx: &mut PlatformTx, name: &str, secret: &SealedSecret, now: OffsetDateTime) -> Result<(), StoreError> {
+pub async fn put_new(
+    tx: &mut PlatformTx,
+    name: &str,
+    secret: &SealedSecret,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
     sqlx::query!(
         "INSERT INTO platform_secrets (name, key_id, sealed, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT (name) DO NOTHING",
         name,

@@ -28,7 +28,8 @@ impl TestDb {
     #[expect(clippy::disallowed_methods, reason = "tests find their cluster in the environment")]
     #[expect(clippy::expect_used, reason = "a test without its database can only fail")]
     pub async fn new() -> Self {
-        let admin = std::env::var("DATABASE_URL").expect("DATABASE_URL names a throw-away cluster; `make test` starts one");
+        let admin =
+            std::env::var("DATABASE_URL").expect("DATABASE_URL names a throw-away cluster; `make test` starts one");
         let options = PgConnectOptions::from_str(&admin).expect("DATABASE_URL");
         let mut connection = options.clone().database("postgres").connect().await.expect("the test cluster");
         let template = make_template(&mut connection, &admin).await;
@@ -50,9 +51,10 @@ impl TestDb {
 #[expect(clippy::expect_used, reason = "a test without its database can only fail")]
 async fn make_template(connection: &mut PgConnection, admin: &str) -> String {
     let migrator = sqlx::migrate!("../migrations/sql");
-    let mark: u64 = migrator.iter().flat_map(|migration| migration.checksum.iter()).fold(14_695_981_039_346_656_037, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(1_099_511_628_211)
-    });
+    let mark: u64 = migrator
+        .iter()
+        .flat_map(|migration| migration.checksum.iter())
+        .fold(14_695_981_039_346_656_037, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(1_099_511_628_211));
     let template = format!("rf_template_{mark:x}");
     sqlx::raw_sql("SELECT pg_advisory_lock(727367)").execute(&mut *connection).await.expect("lock");
     let there: Option<i32> = sqlx::query_scalar("SELECT 1 FROM pg_database WHERE datname = $1 AND datistemplate")
@@ -62,10 +64,19 @@ async fn make_template(connection: &mut PgConnection, admin: &str) -> String {
         .expect("pg_database");
     if there.is_none() {
         sqlx::raw_sql(include_str!("../../migrations/roles.sql")).execute(&mut *connection).await.expect("roles");
-        sqlx::raw_sql(AssertSqlSafe(format!("DROP DATABASE IF EXISTS {template}"))).execute(&mut *connection).await.expect("drop");
-        sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {template} OWNER ringfence_owner"))).execute(&mut *connection).await.expect("create");
+        sqlx::raw_sql(AssertSqlSafe(format!("DROP DATABASE IF EXISTS {template}")))
+            .execute(&mut *connection)
+            .await
+            .expect("drop");
+        sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {template} OWNER ringfence_owner")))
+            .execute(&mut *connection)
+            .await
+            .expect("create");
         crate::migrate(&with_database(admin, &template)).await.expect("migrations");
-        sqlx::raw_sql(AssertSqlSafe(format!("ALTER DATABASE {template} IS_TEMPLATE true"))).execute(&mut *connection).await.expect("mark");
+        sqlx::raw_sql(AssertSqlSafe(format!("ALTER DATABASE {template} IS_TEMPLATE true")))
+            .execute(&mut *connection)
+            .await
+            .expect("mark");
     }
     sqlx::raw_sql("SELECT pg_advisory_unlock(727367)").execute(&mut *connection).await.expect("unlock");
     template
@@ -74,7 +85,11 @@ async fn make_template(connection: &mut PgConnection, admin: &str) -> String {
 fn with_database(url: &str, database: &str) -> String {
     let (head, tail) = url.rsplit_once('/').map_or((url, ""), |(head, tail)| {
         // A socket's path in the query holds slashes, too.
-        if head.contains('?') { url.split_once('?').map_or((url, ""), |(base, _)| base.rsplit_once('/').unwrap_or((base, ""))) } else { (head, tail) }
+        if head.contains('?') {
+            url.split_once('?').map_or((url, ""), |(base, _)| base.rsplit_once('/').unwrap_or((base, "")))
+        } else {
+            (head, tail)
+        }
     });
     let _ = tail;
     let query = url.split_once('?').map_or(String::new(), |(_, query)| format!("?{query}"));

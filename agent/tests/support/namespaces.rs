@@ -38,12 +38,12 @@ impl Namespaces {
             // No waiting for duplicates of addresses.
             for which in ["all", "default"] {
                 within(namespace, || {
-                    std::fs::write(format!("/proc/sys/net/ipv6/conf/{which}/accept_dad"), "0").unwrap()
+                    std::fs::write(format!("/proc/sys/net/ipv6/conf/{which}/accept_dad"), "0").unwrap();
                 });
             }
         }
         ip(&format!("-n {pbx} link add wire type veth peer name wire netns {attacker}"));
-        for (namespace, own, other) in [(pbx, 1, 2), (attacker, 2, 1)] {
+        for (namespace, own) in [(pbx, 1), (attacker, 2)] {
             ip(&format!("-n {namespace} link set lo up"));
             ip(&format!("-n {namespace} addr add 10.9.0.{own}/30 dev wire"));
             ip(&format!("-n {namespace} addr add fd00:9::{own}/64 dev wire nodad"));

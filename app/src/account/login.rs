@@ -9,6 +9,7 @@ use crate::account::api;
 use crate::account::steps::{Card, page_of};
 use crate::browser;
 use crate::calls::FormState;
+use crate::look::Peek;
 use crate::ui::field::{FormMessage, Submit, TextField};
 use crate::ui::password_field::PasswordField;
 
@@ -36,7 +37,7 @@ pub(crate) fn LoginPage() -> impl IntoView {
     let query = use_query_map();
     let submit = move |event: web_sys::SubmitEvent| {
         event.prevent_default();
-        let next = query.with_untracked(|query| query.get("next"));
+        let next = query.peek(|query| query.get("next"));
         let call = move |_| api::log_in(email.get_untracked(), password.get_untracked());
         form.send("", call, move |stage| go_on(stage, next.clone()));
     };
@@ -91,7 +92,7 @@ fn CodeForm(recovery: bool) -> impl IntoView {
     let code = RwSignal::new(String::new());
     let query = use_query_map();
     let send = move || {
-        let next = query.with_untracked(|query| query.get("next"));
+        let next = query.peek(|query| query.get("next"));
         let done = move |stage| go_on(stage, next.clone());
         if recovery {
             form.send("", move |_| api::log_in_recovery_code(code.get_untracked()), done);

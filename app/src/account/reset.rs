@@ -10,6 +10,7 @@ use crate::account::login::check_email;
 use crate::account::sign_up::DevelopmentMailbox;
 use crate::account::steps::Card;
 use crate::calls::FormState;
+use crate::look::Peek;
 use crate::ui::field::{FormMessage, Submit, TextField};
 use crate::ui::password_field::PasswordField;
 
@@ -82,7 +83,7 @@ pub(crate) fn ResetPage() -> impl IntoView {
             form.refuse(vec![FieldError::new("password", message)]);
             return;
         }
-        let token = query.with_untracked(|query| query.get("token")).unwrap_or_default();
+        let token = query.peek(|query| query.get("token")).unwrap_or_default();
         form.send("", move |_| api::reset_password(token.clone(), chosen.clone()), move |()| done.set(true));
     };
     let content = move || {

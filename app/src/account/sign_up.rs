@@ -12,8 +12,10 @@ use crate::account::login::check_email;
 use crate::account::steps::{Card, page_of};
 use crate::browser;
 use crate::calls::FormState;
+use crate::look::{Peek, PeekStored};
 use crate::ui::field::{FormMessage, Submit, TextField};
 use crate::ui::password_field::PasswordField;
+use crate::ui::when::When;
 
 /// `/sign-up`
 #[component]
@@ -35,7 +37,7 @@ fn Organisation(sent_to: RwSignal<Option<String>>) -> impl IntoView {
     let suggested = StoredValue::new(String::new());
     Effect::new(move || {
         let suggestion = suggest_slug(&organisation.get());
-        if slug.with_untracked(|slug| suggested.with_value(|before| slug == before)) {
+        if slug.peek(|slug| suggested.peek_stored(|before| slug == before)) {
             slug.set(suggestion.clone());
         }
         suggested.set_value(suggestion);
@@ -148,12 +150,12 @@ pub(crate) fn DevelopmentMailbox() -> impl IntoView {
         });
     });
     view! {
-        <Show when=move || kept.get()>
+        <When is=move || kept.get()>
             <p class="card-note">
                 "No mail server is configured here. "
                 <a href="/dev/mailbox" rel="external">"Open the development mailbox"</a>
             </p>
-        </Show>
+        </When>
     }
 }
 
@@ -164,7 +166,7 @@ pub(crate) fn VerifyPage() -> impl IntoView {
     let query = use_query_map();
     let submit = move |event: web_sys::SubmitEvent| {
         event.prevent_default();
-        let token = query.with_untracked(|query| query.get("token")).unwrap_or_default();
+        let token = query.peek(|query| query.get("token")).unwrap_or_default();
         form.send("", move |_| api::verify_email(token.clone()), |stage| browser::load(page_of(stage)));
     };
     view! {

@@ -8,6 +8,7 @@ use crate::allowed_ips::api;
 use crate::allowed_ips::page::Listing;
 use crate::calls::FormState;
 use crate::clock::{browser_now, from_local_field, to_local_field};
+use crate::look::{Look, Peek};
 use crate::ui::dialog::Dialog;
 use crate::ui::field::{FormMessage, Submit, TextField};
 
@@ -45,17 +46,17 @@ pub(crate) fn AllowDialog(
     listing: Listing,
 ) -> impl IntoView {
     let open = RwSignal::new(false);
-    Effect::new(move || open.set(editing.with(Option::is_some)));
+    Effect::new(move || open.set(editing.look(Option::is_some)));
     Effect::watch(
         move || open.get(),
         move |open, _, _| {
-            if !open && editing.with_untracked(Option::is_some) {
+            if !open && editing.peek(Option::is_some) {
                 editing.set(None);
             }
         },
         false,
     );
-    let is_new = move || editing.with(|editing| editing.as_ref().is_none_or(|editing| editing.id.is_none()));
+    let is_new = move || editing.look(|editing| editing.as_ref().is_none_or(|editing| editing.id.is_none()));
     view! {
         <Dialog id="allow" open title=Signal::derive(move || if is_new() { "Allow an address" } else { "Edit the entry" }.to_owned())>
             {editing.get_untracked().map(|begin| view! { <AllowForm begin open listing /> })}

@@ -11,10 +11,12 @@ use crate::allowed_ips::page::Listing;
 use crate::browser;
 use crate::calls::FormState;
 use crate::clock::browser_now;
+use crate::look::Look;
 use crate::ui::dialog::Dialog;
 use crate::ui::field::{FormMessage, Submit};
 use crate::ui::icon::{Glyph, Icon};
 use crate::ui::page_header::counted;
+use crate::ui::when::When;
 
 /// How many wrong rows are listed.
 const LISTED: usize = 20;
@@ -34,7 +36,7 @@ fn ImportForm(open: RwSignal<bool>, listing: Listing) -> impl IntoView {
     let form = FormState::new();
     let text = RwSignal::new(String::new());
     let checked = Memo::new(move |_| {
-        text.with(|text| {
+        text.look(|text| {
             (!text.trim().is_empty())
                 .then(|| csv_text::parse_allowed_ips(text.as_bytes(), browser_now()).map(|rows| rows.len()))
         })
@@ -85,9 +87,9 @@ fn ImportForm(open: RwSignal<bool>, listing: Listing) -> impl IntoView {
                 "Columns " <code>"target"</code> ", " <code>"note"</code> " and " <code>"expires_at"</code>
                 ", separated by commas or semicolons. All rows are taken, or none."
             </p>
-            <Show when=move || form.wrong_fields().is_empty()>
+            <When is=move || form.wrong_fields().is_empty()>
                 <FormMessage form />
-            </Show>
+            </When>
             <div class="field">
                 <label for="import-file">"File"</label>
                 <input id="import-file" class="input" type="file" accept=".csv,text/csv,text/plain" on:change=picked />

@@ -16,6 +16,8 @@ use crate::error::ApiError;
 use crate::frame::SignedIn;
 use crate::go::{Go, OPEN};
 use crate::live::{Live, Topic};
+use crate::load::load;
+use crate::look::Look;
 use crate::ui::icon::{Glyph, Icon};
 use crate::ui::menu::Menu;
 use crate::ui::page_header::{PageHeader, counted};
@@ -30,9 +32,9 @@ const TEXT: &str = "Addresses, networks and domain names that are never blocked,
 #[component]
 pub(crate) fn AllowedIpsPage() -> impl IntoView {
     let query = use_query_map();
-    let search = Memo::new(move |_| query.with(|query| query.get("search")).unwrap_or_default());
+    let search = Memo::new(move |_| query.look(|query| query.get("search")).unwrap_or_default());
     let signed_in = SignedIn::of_page();
-    let first = Resource::new(
+    let first = load(
         || (),
         move |()| {
             let page = api::list(search.get_untracked(), None);
@@ -111,7 +113,7 @@ fn List(page: Result<Page<AllowedIp>, ApiError>, search: Memo<String>) -> impl I
     };
     let loader = listing.loader;
     Effect::watch(move || search.get(), move |_, _, _| listing.start_over(), false);
-    Effect::new(move || loader.error.with(|error| error.iter().for_each(leave_if_signed_out)));
+    Effect::new(move || loader.error.look(|error| error.iter().for_each(leave_if_signed_out)));
     expect_context::<Live>().on_change(&[Topic::AllowedIps], move || {
         if listing.selection.count() == 0 {
             listing.news.set_value(true);
@@ -122,7 +124,7 @@ fn List(page: Result<Page<AllowedIp>, ApiError>, search: Memo<String>) -> impl I
     let editing = RwSignal::new(None::<Editing>);
     let importing = RwSignal::new(false);
     use_prefill(editing, go);
-    let total = Signal::derive(move || loader.data.with(|page| page.as_ref().map(|page| page.total)));
+    let total = Signal::derive(move || loader.data.look(|page| page.as_ref().map(|page| page.total)));
     let empty = move || total.get().unwrap_or(0) == 0;
     let my_address = signed_in.address();
     let allow_mine = move |_| {
@@ -134,18 +136,18 @@ fn List(page: Result<Page<AllowedIp>, ApiError>, search: Memo<String>) -> impl I
     view! {
         <PageHeader title=TITLE count=total text=TEXT>
             <Menu id="csv-menu" label="CSV" button=|| view! { "CSV" <Icon glyph=Glyph::ChevronDown /> }>
-                <Show when=move || may_write>
+                {may_write.then(|| view! {
                     <button type="button" class="menu-item" on:click=move |_| importing.set(true)>
                         <Icon glyph=Glyph::Upload />
                         "Import"
                     </button>
-                </Show>
+                })}
                 <a class="menu-item" href="/csv/allowed-ips" download rel="external">
                     <Icon glyph=Glyph::Download />
                     "Export"
                 </a>
             </Menu>
-            <Show when=move || may_write>
+            {may_write.then(|| view! {
                 <button type="button" class="button" title=format!("You come from {my_address}") on:click=allow_mine>
                     <Icon glyph=Glyph::Crosshair />
                     "Allow my address"
@@ -154,7 +156,7 @@ fn List(page: Result<Page<AllowedIp>, ApiError>, search: Memo<String>) -> impl I
                     <Icon glyph=Glyph::Plus />
                     "Allow an address"
                 </button>
-            </Show>
+            })}
         </PageHeader>
         <div class="filters" role="search">
             <SearchField
@@ -175,9 +177,9 @@ fn List(page: Result<Page<AllowedIp>, ApiError>, search: Memo<String>) -> impl I
                 <SelectionBar listing may_write />
                 <Pager
                     pages=listing.pages
-                    shown=Signal::derive(move || loader.data.with(|page| page.as_ref().map_or(0, |page| page.rows.len())))
+                    shown=Signal::derive(move || loader.data.look(|page| page.as_ref().map_or(0, |page| page.rows.len())))
                     total=Signal::derive(move || total.get().unwrap_or(0))
-                    next=Signal::derive(move || loader.data.with(|page| page.as_ref().and_then(|page| page.next.clone())))
+                    next=Signal::derive(move || loader.data.look(|page| page.as_ref().and_then(|page| page.next.clone())))
                     go=move |()| {
                         listing.news.set_value(false);
                         listing.selection.clear();
@@ -195,7 +197,7 @@ fn List(page: Result<Page<AllowedIp>, ApiError>, search: Memo<String>) -> impl I
 fn use_prefill(editing: RwSignal<Option<Editing>>, go: Go) {
     let query = use_query_map();
     Effect::new(move || {
-        if let Some(target) = query.with(|query| query.get("allow")) {
+        if let Some(target) = query.look(|query| query.get("allow")) {
             editing.set(Some(Editing::new(if target == OPEN { "" } else { &target })));
             go.replace("/allowed-ips".to_owned());
         }
@@ -205,10 +207,10 @@ fn use_prefill(editing: RwSignal<Option<Editing>>, go: Go) {
 #[component]
 fn Nothing(listing: Listing, editing: RwSignal<Option<Editing>>, may_write: bool) -> impl IntoView {
     let Listing { loader, search, .. } = listing;
-    let nothing = Memo::new(move |_| loader.data.with(|page| page.as_ref().is_some_and(|page| page.total == 0)));
+    let nothing = Memo::new(move |_| loader.data.look(|page| page.as_ref().is_some_and(|page| page.total == 0)));
     move || {
         nothing.get().then(|| {
-            if search.with(|search| !search.is_empty()) {
+            if search.look(|search| !search.is_empty()) {
                 view! {
                     <Empty glyph=Glyph::Search title="Nothing matches" text="No entry fits this search.">
                         <a class="button" href="/allowed-ips">"Clear the search"</a>
@@ -222,11 +224,11 @@ fn Nothing(listing: Listing, editing: RwSignal<Option<Editing>>, may_write: bool
                         title="Nothing is allowed yet"
                         text="Allow your offices, your trunks and yourself, so that a mistyped password never cuts them off. Each entry is proven against the firewall of every PBX."
                     >
-                        <Show when=move || may_write>
+                        {may_write.then(|| view! {
                             <button type="button" class="button" on:click=move |_| editing.set(Some(Editing::new("")))>
                                 "Allow the first address"
                             </button>
-                        </Show>
+                        })}
                     </Empty>
                 }
                 .into_any()

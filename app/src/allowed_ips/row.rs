@@ -12,11 +12,13 @@ use crate::allowed_ips::form::Editing;
 use crate::allowed_ips::page::Listing;
 use crate::calls::Calls;
 use crate::clock::{Since, Until};
+use crate::look::{Look, Peek, PeekStored};
 use crate::ui::confirm::Question;
 use crate::ui::icon::{Glyph, Icon};
 use crate::ui::page_header::counted;
 use crate::ui::selection::{SelectPage, SelectRow};
 use crate::ui::table::{Sort, SortHead};
+use crate::ui::when::When;
 
 const TARGET: u8 = 0;
 const ENDS: u8 = 1;
@@ -31,10 +33,10 @@ pub(crate) fn Rows(listing: Listing, editing: RwSignal<Option<Editing>>, may_wri
     let Listing { loader, selection, pages, .. } = listing;
     let sort = RwSignal::new(None::<Sort>);
     let all_there = Signal::derive(move || {
-        pages.at_first() && loader.data.with(|page| page.as_ref().is_none_or(|page| page.next.is_none()))
+        pages.at_first() && loader.data.look(|page| page.as_ref().is_none_or(|page| page.next.is_none()))
     });
     let rows = Memo::new(move |_| {
-        let mut rows = loader.data.with(|page| page.as_ref().map(|page| page.rows.clone()).unwrap_or_default());
+        let mut rows = loader.data.look(|page| page.as_ref().map(|page| page.rows.clone()).unwrap_or_default());
         if let Some(sort) = sort.get().filter(|_| all_there.get()) {
             rows.sort_by(|a, b| {
                 sort.apply(match sort.column {
@@ -47,7 +49,7 @@ pub(crate) fn Rows(listing: Listing, editing: RwSignal<Option<Editing>>, may_wri
         rows
     });
     let ids =
-        Signal::derive(move || rows.with(|rows| rows.iter().map(|entry| Uuid::from(entry.id)).collect::<Vec<_>>()));
+        Signal::derive(move || rows.look(|rows| rows.iter().map(|entry| Uuid::from(entry.id)).collect::<Vec<_>>()));
     view! {
         <table class="table allowed-ips">
             <caption class="visually-hidden">"Allowed addresses"</caption>
@@ -94,13 +96,13 @@ fn Row(entry: AllowedIp, listing: Listing, editing: RwSignal<Option<Editing>>, m
             <td class="col-time"><Since at=created_at /></td>
             <td class="col-by">{created_by}</td>
             <td class="col-actions">
-                <Show when=move || may_write>
+                {may_write.then(|| view! {
                     <button
                         type="button"
                         class="icon-button"
                         data-open
                         aria-label=edit_label.clone()
-                        on:click=move |_| editing.set(Some(entry.with_value(Editing::of)))
+                        on:click=move |_| editing.set(Some(entry.peek_stored(Editing::of)))
                     >
                         <Icon glyph=Glyph::Pencil />
                     </button>
@@ -112,7 +114,7 @@ fn Row(entry: AllowedIp, listing: Listing, editing: RwSignal<Option<Editing>>, m
                     >
                         <Icon glyph=Glyph::Trash />
                     </button>
-                </Show>
+                })}
             </td>
         </tr>
     }
@@ -125,7 +127,7 @@ pub(crate) fn SelectionBar(listing: Listing, may_write: bool) -> impl IntoView {
     let calls = Calls::of_page();
     let selected = move || -> Vec<AllowedIp> {
         let ids = selection.ids();
-        loader.data.with_untracked(|page| {
+        loader.data.peek(|page| {
             page.as_ref()
                 .map(|page| page.rows.iter().filter(|entry| ids.contains(&entry.id.0)).cloned().collect())
                 .unwrap_or_default()
@@ -133,12 +135,12 @@ pub(crate) fn SelectionBar(listing: Listing, may_write: bool) -> impl IntoView {
     };
     view! {
         <div class="selection-bar" role="group" aria-label="Selected rows">
-            <Show when=move || selection.count() != 0>
+            <When is=move || selection.count() != 0>
                 <span class="selection-count">{move || format!("{} selected", selection.count())}</span>
-                <Show when=move || may_write>
+                {may_write.then(|| view! {
                     <button type="button" class="button" on:click=move |_| delete(listing, calls, selected())>"Delete"</button>
-                </Show>
-            </Show>
+                })}
+            </When>
         </div>
     }
 }

@@ -13,6 +13,8 @@ use crate::clock::Since;
 use crate::error::ApiError;
 use crate::go::Go;
 use crate::live::{Live, Topic};
+use crate::load::load;
+use crate::look::Look;
 use crate::ui::icon::{Glyph, Icon};
 use crate::ui::page_header::{PageHeader, counted, grouped};
 use crate::ui::states::{Empty, Failed, SkeletonRows};
@@ -33,7 +35,7 @@ pub(crate) struct Place {
 impl Place {
     fn of_page() -> Self {
         let query = use_query_map();
-        let get = move |name: &str| query.with(|query| query.get(name)).unwrap_or_default();
+        let get = move |name: &str| query.look(|query| query.get(name)).unwrap_or_default();
         Self {
             filter: Memo::new(move |_| AuditFilter {
                 search: get("search"),
@@ -70,7 +72,7 @@ impl Place {
 #[component]
 pub(crate) fn AuditPage() -> impl IntoView {
     let place = Place::of_page();
-    let first = Resource::new(|| (), move |()| api::list(place.filter.get_untracked(), None));
+    let first = load(|| (), move |()| api::list(place.filter.get_untracked(), None));
     view! {
         <Suspense fallback=|| view! { <PageHeader title=TITLE text=TEXT /> <SkeletonRows /> }>
             {move || Suspend::new(async move {
@@ -93,7 +95,7 @@ fn List(page: Result<Page<AuditRow>, ApiError>, place: Place) -> impl IntoView {
         },
         false,
     );
-    Effect::new(move || loader.error.with(|error| error.iter().for_each(leave_if_signed_out)));
+    Effect::new(move || loader.error.look(|error| error.iter().for_each(leave_if_signed_out)));
     expect_context::<Live>().on_change(&[Topic::Audit], move || {
         if pages.at_first() && at_top() {
             reload();
@@ -115,7 +117,7 @@ fn List(page: Result<Page<AuditRow>, ApiError>, place: Place) -> impl IntoView {
             }
         });
     };
-    let total = Signal::derive(move || loader.data.with(|page| page.as_ref().map(|page| page.total)));
+    let total = Signal::derive(move || loader.data.look(|page| page.as_ref().map(|page| page.total)));
     let empty = move || total.get().unwrap_or(0) == 0;
     view! {
         <PageHeader title=TITLE count=total text=TEXT>
@@ -145,9 +147,9 @@ fn List(page: Result<Page<AuditRow>, ApiError>, place: Place) -> impl IntoView {
                 <div class="list-foot" hidden=empty>
                     <Pager
                         pages
-                        shown=Signal::derive(move || loader.data.with(|page| page.as_ref().map_or(0, |page| page.rows.len())))
+                        shown=Signal::derive(move || loader.data.look(|page| page.as_ref().map_or(0, |page| page.rows.len())))
                         total=Signal::derive(move || total.get().unwrap_or(0))
-                        next=Signal::derive(move || loader.data.with(|page| page.as_ref().and_then(|page| page.next.clone())))
+                        next=Signal::derive(move || loader.data.look(|page| page.as_ref().and_then(|page| page.next.clone())))
                         go=move |()| reload()
                     />
                 </div>
@@ -164,18 +166,18 @@ fn Filters(place: Place) -> impl IntoView {
         <div class="filters" role="search">
             <SearchField
                 label="Search person, subject, action…"
-                value=Signal::derive(move || place.filter.with(|filter| filter.search.clone()))
+                value=Signal::derive(move || place.filter.look(|filter| filter.search.clone()))
                 search=move |text: String| place.set_filter(|filter| filter.search = text)
             />
             <FilterSelect
                 label="What"
-                value=Signal::derive(move || place.filter.with(|filter| filter.action.clone()))
+                value=Signal::derive(move || place.filter.look(|filter| filter.action.clone()))
                 options=words::GROUPS.map(option).to_vec()
                 choose=move |action: String| place.set_filter(|filter| filter.action = action)
             />
             <FilterSelect
                 label="Outcome"
-                value=Signal::derive(move || place.filter.with(|filter| filter.outcome.map_or("", Outcome::as_str).to_owned()))
+                value=Signal::derive(move || place.filter.look(|filter| filter.outcome.map_or("", Outcome::as_str).to_owned()))
                 options=[("", "Done or refused"), ("done", "Done"), ("refused", "Refused")].map(option).to_vec()
                 choose=move |name: String| place.set_filter(|filter| filter.outcome = Outcome::from_name(&name))
             />
@@ -201,7 +203,7 @@ fn Rows(loader: Loader<Page<AuditRow>>, place: Place) -> impl IntoView {
             </thead>
             <tbody>
                 <For
-                    each=move || loader.data.with(|page| page.as_ref().map(|page| page.rows.clone()).unwrap_or_default())
+                    each=move || loader.data.look(|page| page.as_ref().map(|page| page.rows.clone()).unwrap_or_default())
                     key=|row| row.id.0
                     let:row
                 >
@@ -215,7 +217,7 @@ fn Rows(loader: Loader<Page<AuditRow>>, place: Place) -> impl IntoView {
 #[component]
 fn Row(row: AuditRow, place: Place) -> impl IntoView {
     let AuditRow { seq, at, actor, action, outcome, subject, source, .. } = row;
-    let href = move || place.filter.with(|filter| Place::address(filter, Some(seq)));
+    let href = move || place.filter.look(|filter| Place::address(filter, Some(seq)));
     let open = move || place.row.get() == Some(seq);
     view! {
         <tr data-row tabindex="-1" class:open=open>

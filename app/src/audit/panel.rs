@@ -10,6 +10,7 @@ use crate::audit::page::{OutcomeWord, Place};
 use crate::audit::words;
 use crate::calls::Loader;
 use crate::clock::Instant;
+use crate::look::Look;
 use crate::ui::panel::SidePanel;
 
 /// The panel of the row that the address bar names, if it is on the page that is shown.
@@ -17,7 +18,7 @@ use crate::ui::panel::SidePanel;
 pub(crate) fn RowPanel(loader: Loader<Page<AuditRow>>, place: Place) -> impl IntoView {
     let open = Memo::new(move |_| {
         let seq = place.row.get()?;
-        loader.data.with(|page| page.as_ref()?.rows.iter().find(|row| row.seq == seq).cloned())
+        loader.data.look(|page| page.as_ref()?.rows.iter().find(|row| row.seq == seq).cloned())
     });
     move || open.get().map(|row| view! { <Shown row place /> })
 }

@@ -19,6 +19,8 @@ use crate::error::ApiError;
 use crate::frame::SignedIn;
 use crate::go::{Go, OPEN};
 use crate::live::{Live, Topic};
+use crate::load::load;
+use crate::look::{Look, Peek};
 use crate::pbxes;
 use crate::ui::icon::{Glyph, Icon};
 use crate::ui::page_header::PageHeader;
@@ -42,7 +44,7 @@ pub(crate) struct Place {
 impl Place {
     fn of_page() -> Self {
         let query = use_query_map();
-        let get = move |name: &str| query.with(|query| query.get(name)).unwrap_or_default();
+        let get = move |name: &str| query.look(|query| query.get(name)).unwrap_or_default();
         Self {
             filter: Memo::new(move |_| BlockedIpFilter {
                 search: get("search"),
@@ -78,7 +80,7 @@ impl Place {
 pub(crate) fn BlockedIpsPage() -> impl IntoView {
     let place = Place::of_page();
     let signed_in = SignedIn::of_page();
-    let first = Resource::new(
+    let first = load(
         || (),
         move |()| {
             let filter = place.filter.get_untracked();
@@ -148,9 +150,9 @@ impl Listing {
                 && !self.loader.is_gone()
             {
                 let known = |ban: &BlockedIp| {
-                    self.loader.data.with_untracked(|page| {
-                        page.as_ref().is_some_and(|page| page.rows.iter().any(|row| row.id == ban.id))
-                    })
+                    self.loader
+                        .data
+                        .peek(|page| page.as_ref().is_some_and(|page| page.rows.iter().any(|row| row.id == ban.id)))
                 };
                 let new = newest.rows.iter().filter(|ban| !known(ban)).count();
                 // On later pages every row of the first is unknown.
@@ -173,12 +175,12 @@ fn List(page: Result<Page<BlockedIp>, ApiError>, pbxes: Vec<Pbx>, place: Place, 
     };
     let (loader, pages) = (listing.loader, listing.pages);
     Effect::watch(move || place.filter.get(), move |_, _, _| listing.start_over(), false);
-    Effect::new(move || loader.error.with(|error| error.iter().for_each(leave_if_signed_out)));
+    Effect::new(move || loader.error.look(|error| error.iter().for_each(leave_if_signed_out)));
     expect_context::<Live>().on_change(&[Topic::BlockedIps], move || listing.changed());
     use_table_keys();
     let dialog = RwSignal::new(false);
     let prefill = use_prefill(dialog, place);
-    let total = Signal::derive(move || loader.data.with(|page| page.as_ref().map(|page| page.total)));
+    let total = Signal::derive(move || loader.data.look(|page| page.as_ref().map(|page| page.total)));
     let unblocking = Unblocking::new(listing);
     let export = move || Place::address("/csv/blocked-ips", &place.filter.get(), "");
     view! {
@@ -187,12 +189,12 @@ fn List(page: Result<Page<BlockedIp>, ApiError>, pbxes: Vec<Pbx>, place: Place, 
                 <Icon glyph=Glyph::Download />
                 "Export"
             </a>
-            <Show when=move || may_block>
+            {may_block.then(|| view! {
                 <button type="button" class="button primary" on:click=move |_| dialog.set(true)>
                     <Icon glyph=Glyph::Plus />
                     "Block an address"
                 </button>
-            </Show>
+            })}
         </PageHeader>
         <Filters place pbxes />
         <NewRows
@@ -218,9 +220,9 @@ fn List(page: Result<Page<BlockedIp>, ApiError>, pbxes: Vec<Pbx>, place: Place, 
                     <SelectionBar unblocking />
                     <Pager
                         pages
-                        shown=Signal::derive(move || loader.data.with(|page| page.as_ref().map_or(0, |page| page.rows.len())))
+                        shown=Signal::derive(move || loader.data.look(|page| page.as_ref().map_or(0, |page| page.rows.len())))
                         total=Signal::derive(move || total.get().unwrap_or(0))
-                        next=Signal::derive(move || loader.data.with(|page| page.as_ref().and_then(|page| page.next.clone())))
+                        next=Signal::derive(move || loader.data.look(|page| page.as_ref().and_then(|page| page.next.clone())))
                         go=move |()| {
                             listing.news.set_value(false);
                             listing.selection.clear();
@@ -240,7 +242,7 @@ fn use_prefill(dialog: RwSignal<bool>, place: Place) -> RwSignal<String> {
     let prefill = RwSignal::new(String::new());
     let query = use_query_map();
     Effect::new(move || {
-        if let Some(net) = query.with(|query| query.get("block")) {
+        if let Some(net) = query.look(|query| query.get("block")) {
             prefill.set(if net == OPEN { String::new() } else { net });
             dialog.set(true);
             place.set_filter(|_| ());
@@ -260,12 +262,12 @@ fn Filters(place: Place, pbxes: Vec<Pbx>) -> impl IntoView {
         <div class="filters" role="search">
             <SearchField
                 label="Search address, network, extension…"
-                value=Signal::derive(move || place.filter.with(|filter| filter.search.clone()))
+                value=Signal::derive(move || place.filter.look(|filter| filter.search.clone()))
                 search=move |text: String| place.set_filter(|filter| filter.search = text)
             />
             <FilterSelect
                 label="Source"
-                value=Signal::derive(move || place.filter.with(|filter| filter.source.map_or("", BanSource::as_str).to_owned()))
+                value=Signal::derive(move || place.filter.look(|filter| filter.source.map_or("", BanSource::as_str).to_owned()))
                 options=sources
                 choose=move |name: String| place.set_filter(|filter| filter.source = BanSource::from_name(&name))
             />
@@ -275,7 +277,7 @@ fn Filters(place: Place, pbxes: Vec<Pbx>) -> impl IntoView {
                         <FilterSelect
                             label="PBX"
                             value=Signal::derive(move || {
-                                place.filter.with(|filter| filter.pbx_id.map(|id| id.to_string()).unwrap_or_default())
+                                place.filter.look(|filter| filter.pbx_id.map(|id| id.to_string()).unwrap_or_default())
                             })
                             options=names
                             choose=move |id: String| place.set_filter(|filter| filter.pbx_id = id.parse().ok())
@@ -289,8 +291,8 @@ fn Filters(place: Place, pbxes: Vec<Pbx>) -> impl IntoView {
 #[component]
 fn Nothing(listing: Listing, dialog: RwSignal<bool>, may_block: bool) -> impl IntoView {
     let Listing { loader, place, .. } = listing;
-    let nothing = Memo::new(move |_| loader.data.with(|page| page.as_ref().is_some_and(|page| page.total == 0)));
-    let filtered = move || place.filter.with(|filter| *filter != BlockedIpFilter::default());
+    let nothing = Memo::new(move |_| loader.data.look(|page| page.as_ref().is_some_and(|page| page.total == 0)));
+    let filtered = move || place.filter.look(|filter| *filter != BlockedIpFilter::default());
     move || {
         nothing.get().then(|| {
             if filtered() {
@@ -307,9 +309,9 @@ fn Nothing(listing: Listing, dialog: RwSignal<bool>, may_block: bool) -> impl In
                         title="Nothing is blocked"
                         text="Attackers that your PBXes detect appear here by themselves, with what they did. You can also block addresses by hand."
                     >
-                        <Show when=move || may_block>
+                        {may_block.then(|| view! {
                             <button type="button" class="button" on:click=move |_| dialog.set(true)>"Block an address by hand"</button>
-                        </Show>
+                        })}
                     </Empty>
                 }
                 .into_any()

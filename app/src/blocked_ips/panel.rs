@@ -12,15 +12,16 @@ use crate::blocked_ips::unblock::Unblocking;
 use crate::clock::{Instant, Since, Until};
 use crate::error::ApiError;
 use crate::frame::SignedIn;
+use crate::load::{Loaded, load};
 use crate::ui::panel::SidePanel;
 use crate::ui::states::{Failed, SkeletonRows};
 
 /// The ban that the address bar names, if it names one.
-pub(crate) type OpenBan = Resource<Option<Result<BlockedIpDetails, ApiError>>>;
+pub(crate) type OpenBan = Loaded<Option<Result<BlockedIpDetails, ApiError>>>;
 
 /// Loads the open ban; for the set-up of the page, outside of what waits for its list.
 pub(crate) fn open_ban(place: Place) -> OpenBan {
-    Resource::new(
+    load(
         move || place.ban.get(),
         |ban| async move {
             match ban.parse() {
@@ -87,14 +88,14 @@ fn Shown(details: BlockedIpDetails, unblocking: Unblocking) -> impl IntoView {
                 {if ends.is_some() { "Ends in " } else { "Ends " }} <Until at=ends /> "."
             </p>
             <div class="button-row">
-                <Show when=move || may_block>
+                {may_block.then(|| view! {
                     <button type="button" class="button" on:click=move |_| unblocking.unblock(vec![ban.get_value()])>"Unblock"</button>
-                </Show>
-                <Show when=move || may_block && may_allow>
+                })}
+                {(may_block && may_allow).then(|| view! {
                     <button type="button" class="button" on:click=move |_| unblocking.unblock_and_allow(vec![ban.get_value()])>
                         "Unblock and allow"
                     </button>
-                </Show>
+                })}
             </div>
             <dl class="facts">
                 <dt>"Source"</dt>

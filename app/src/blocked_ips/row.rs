@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::blocked_ips::page::{Listing, Place};
 use crate::blocked_ips::unblock::Unblocking;
 use crate::clock::{Since, Until};
+use crate::look::Look;
 use crate::ui::selection::{SelectPage, SelectRow};
 use crate::ui::table::{Sort, SortHead};
 
@@ -21,10 +22,10 @@ pub(crate) fn Rows(listing: Listing, unblocking: Unblocking, may_block: bool) ->
     let Listing { loader, selection, pages, .. } = listing;
     let sort = RwSignal::new(None::<Sort>);
     let all_there = Signal::derive(move || {
-        pages.at_first() && loader.data.with(|page| page.as_ref().is_none_or(|page| page.next.is_none()))
+        pages.at_first() && loader.data.look(|page| page.as_ref().is_none_or(|page| page.next.is_none()))
     });
     let rows = Memo::new(move |_| {
-        let mut rows = loader.data.with(|page| page.as_ref().map(|page| page.rows.clone()).unwrap_or_default());
+        let mut rows = loader.data.look(|page| page.as_ref().map(|page| page.rows.clone()).unwrap_or_default());
         if let Some(sort) = sort.get().filter(|_| all_there.get()) {
             rows.sort_by(|a, b| {
                 sort.apply(match sort.column {
@@ -37,7 +38,7 @@ pub(crate) fn Rows(listing: Listing, unblocking: Unblocking, may_block: bool) ->
         }
         rows
     });
-    let ids = Signal::derive(move || rows.with(|rows| rows.iter().map(|ban| Uuid::from(ban.id)).collect::<Vec<_>>()));
+    let ids = Signal::derive(move || rows.look(|rows| rows.iter().map(|ban| Uuid::from(ban.id)).collect::<Vec<_>>()));
     view! {
         <table class="table blocked-ips">
             <caption class="visually-hidden">"Blocked addresses"</caption>
@@ -66,8 +67,8 @@ fn Row(ban: BlockedIp, listing: Listing, unblocking: Unblocking, may_block: bool
     let Listing { selection, place, news, .. } = listing;
     let id = ban.id;
     let name = net::display(&ban.net);
-    let href = move || place.filter.with(|filter| Place::address("/blocked-ips", filter, &id.to_string()));
-    let open = move || place.ban.with(|ban| *ban == id.to_string());
+    let href = move || place.filter.look(|filter| Place::address("/blocked-ips", filter, &id.to_string()));
+    let open = move || place.ban.look(|ban| *ban == id.to_string());
     let fresh = news.get_value();
     let (since, ends) = (ban.created_at, ban.expires_at);
     let pbx = ban.pbx_name.clone().unwrap_or_else(|| "all".to_owned());
@@ -83,7 +84,7 @@ fn Row(ban: BlockedIp, listing: Listing, unblocking: Unblocking, may_block: bool
             <td class="col-time"><Since at=since /></td>
             <td class="col-time"><Until at=ends /></td>
             <td class="col-actions">
-                <Show when=move || may_block>
+                {may_block.then(|| view! {
                     <button
                         type="button"
                         class="button small"
@@ -92,7 +93,7 @@ fn Row(ban: BlockedIp, listing: Listing, unblocking: Unblocking, may_block: bool
                     >
                         "Unblock"
                     </button>
-                </Show>
+                })}
             </td>
         </tr>
     }

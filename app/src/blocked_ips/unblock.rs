@@ -12,8 +12,10 @@ use crate::blocked_ips::page::Listing;
 use crate::calls::Calls;
 use crate::clock::browser_now;
 use crate::frame::SignedIn;
+use crate::look::{Look, Peek};
 use crate::ui::confirm::Question;
 use crate::ui::page_header::{counted, grouped};
+use crate::ui::when::When;
 
 /// Up to this many are unblocked at once without a question, since they can all be blocked again by Undo.
 const WITHOUT_QUESTION: usize = 5;
@@ -118,14 +120,14 @@ impl Unblocking {
         }
         self.listing.selection.clear();
         self.listing.reload();
-        if self.listing.place.ban.with_untracked(|ban| !ban.is_empty()) {
+        if self.listing.place.ban.peek(|ban| !ban.is_empty()) {
             self.listing.place.close();
         }
     }
 
     fn selected(self) -> Vec<BlockedIp> {
         let ids = self.listing.selection.ids();
-        self.listing.loader.data.with_untracked(|page| {
+        self.listing.loader.data.peek(|page| {
             page.as_ref()
                 .map(|page| page.rows.iter().filter(|ban| ids.contains(&ban.id.0)).cloned().collect())
                 .unwrap_or_default()
@@ -140,24 +142,24 @@ pub(crate) fn SelectionBar(unblocking: Unblocking) -> impl IntoView {
     let (may_block, may_allow) =
         (signed_in.may(Permission::WriteBlockedIps), signed_in.may(Permission::WriteAllowedIps));
     let Listing { loader, selection, place, .. } = unblocking.listing;
-    let total = move || loader.data.with(|page| page.as_ref().map_or(0, |page| page.total));
+    let total = move || loader.data.look(|page| page.as_ref().map_or(0, |page| page.total));
     let whole_page = move || {
-        let rows = loader.data.with(|page| page.as_ref().map_or(0, |page| page.rows.len()));
+        let rows = loader.data.look(|page| page.as_ref().map_or(0, |page| page.rows.len()));
         selection.count() >= rows && i64::try_from(rows).is_ok_and(|rows| total() > rows)
     };
     view! {
         <div class="selection-bar" role="group" aria-label="Selected rows">
-            <Show when=move || selection.count() != 0>
+            <When is=move || selection.count() != 0>
                 <span class="selection-count">{move || format!("{} selected", selection.count())}</span>
-                <Show when=move || may_block>
+                {may_block.then(|| view! {
                     <button type="button" class="button" on:click=move |_| unblocking.unblock(unblocking.selected())>"Unblock"</button>
-                </Show>
-                <Show when=move || may_allow && may_block>
+                })}
+                {(may_allow && may_block).then(|| view! {
                     <button type="button" class="button" on:click=move |_| unblocking.unblock_and_allow(unblocking.selected())>
                         "Unblock and allow"
                     </button>
-                </Show>
-                <Show when=move || may_block && whole_page()>
+                })}
+                <When is=move || may_block && whole_page()>
                     <button
                         type="button"
                         class="button"
@@ -165,8 +167,8 @@ pub(crate) fn SelectionBar(unblocking: Unblocking) -> impl IntoView {
                     >
                         {move || format!("Unblock all {} that match", grouped(total()))}
                     </button>
-                </Show>
-            </Show>
+                </When>
+            </When>
         </div>
     }
 }

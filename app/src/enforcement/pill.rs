@@ -7,6 +7,7 @@ use policy::enforcement::Enforcement;
 
 use crate::enforcement::api;
 use crate::live::{Live, Topic};
+use crate::look::Look;
 use crate::ui::icon::{Glyph, Icon};
 
 /// How many changes of this page are on their way to the server.
@@ -57,7 +58,7 @@ pub(crate) fn EnforcementPill(
         false,
     );
     let online = move || {
-        enforcement.with(|enforcement| match enforcement {
+        enforcement.look(|enforcement| match enforcement {
             Some(Enforcement { of: 0, .. }) | None => String::new(),
             Some(Enforcement { of, online, .. }) => {
                 format!("{online} of {of} {} online", if *of == 1 { "PBX" } else { "PBXes" })
@@ -65,8 +66,8 @@ pub(crate) fn EnforcementPill(
         })
     };
     let all_online =
-        move || enforcement.with(|enforcement| enforcement.as_ref().is_none_or(|sum| sum.online == sum.of));
-    let shown = Memo::new(move |_| enforcement.with(|enforcement| Shown::of(saving.get(), enforcement.as_ref())));
+        move || enforcement.look(|enforcement| enforcement.as_ref().is_none_or(|sum| sum.online == sum.of));
+    let shown = Memo::new(move |_| enforcement.look(|enforcement| Shown::of(saving.get(), enforcement.as_ref())));
     view! {
         <a class="online" href="/pbxes" data-all=move || all_online().to_string() hidden=move || online().is_empty()>
             <span class="dot" aria-hidden="true"></span>
@@ -75,11 +76,11 @@ pub(crate) fn EnforcementPill(
         <a
             class="pill"
             href="/pbxes"
-            data-tone=move || shown.with(|shown| shown.tone)
-            title=move || shown.with(|shown| shown.more.clone())
+            data-tone=move || shown.look(|shown| shown.tone)
+            title=move || shown.look(|shown| shown.more.clone())
         >
-            {move || view! { <Icon glyph=shown.with(|shown| shown.glyph) /> }}
-            <span role="status" aria-live="polite">{move || shown.with(|shown| shown.text.clone())}</span>
+            {move || view! { <Icon glyph=shown.look(|shown| shown.glyph) /> }}
+            <span role="status" aria-live="polite">{move || shown.look(|shown| shown.text.clone())}</span>
         </a>
     }
 }

@@ -6,6 +6,7 @@ use policy::account::Me;
 use policy::authz::Permission;
 
 use crate::browser;
+use crate::look::{Look, PeekStored};
 use crate::ui::icon::{Glyph, Icon};
 
 /// One entry.
@@ -53,7 +54,7 @@ pub(crate) fn Navigation(me: StoredValue<Me>, drawer: RwSignal<bool>) -> impl In
     });
     let folded = RwSignal::new(String::new());
     Effect::new(move || folded.set(browser::kept(FOLDED_KEY).unwrap_or_default()));
-    let places: Vec<Place> = me.with_value(|me| places(me).collect());
+    let places: Vec<Place> = me.peek_stored(|me| places(me).collect());
     let mut groups: Vec<(&'static str, Vec<Place>)> = Vec::new();
     for place in places {
         match groups.last_mut() {
@@ -75,7 +76,7 @@ fn Group(name: &'static str, places: Vec<Place>, folded: RwSignal<String>, path:
     let links = places
         .into_iter()
         .map(|place| {
-            let here = move || path.with(|path| path == place.href);
+            let here = move || path.look(|path| path == place.href);
             view! {
                 <li>
                     <a href=place.href aria-current=move || here().then_some("page")>
@@ -89,7 +90,7 @@ fn Group(name: &'static str, places: Vec<Place>, folded: RwSignal<String>, path:
     if name.is_empty() {
         return view! { <ul class="navigation-group">{links}</ul> }.into_any();
     }
-    let is_folded = move || folded.with(|folded| folded.split(' ').any(|group| group == name));
+    let is_folded = move || folded.look(|folded| folded.split(' ').any(|group| group == name));
     let fold = move |_| {
         folded.update(|folded| {
             let mut names: Vec<&str> = folded.split(' ').filter(|group| !group.is_empty()).collect();

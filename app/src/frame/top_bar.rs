@@ -10,6 +10,7 @@ use crate::browser;
 use crate::calls::Calls;
 use crate::enforcement::pill::EnforcementPill;
 use crate::live::LiveDot;
+use crate::look::PeekStored;
 use crate::ui::icon::{Glyph, Icon};
 use crate::ui::menu::Menu;
 use crate::ui::palette::Palette;
@@ -66,10 +67,10 @@ pub(crate) fn Logo() -> impl IntoView {
 
 #[component]
 fn TenantMenu(me: StoredValue<Me>) -> impl IntoView {
-    let current = me.with_value(|me| me.current.clone());
+    let current = me.peek_stored(|me| me.current.clone());
     let Some(current) = current else { return ().into_any() };
-    let others: Vec<Membership> =
-        me.with_value(|me| me.tenants.iter().filter(|tenant| tenant.tenant_id != current.tenant_id).cloned().collect());
+    let others: Vec<Membership> = me
+        .peek_stored(|me| me.tenants.iter().filter(|tenant| tenant.tenant_id != current.tenant_id).cloned().collect());
     if others.is_empty() {
         return view! { <span class="tenant-name">{current.tenant_name}</span> }.into_any();
     }
@@ -105,7 +106,7 @@ fn SwitchTo(id: TenantId, name: String, role: &'static str) -> impl IntoView {
 #[component]
 fn AccountMenu(me: StoredValue<Me>) -> impl IntoView {
     let calls = Calls::of_page();
-    let (email, role, mailbox) = me.with_value(|me| {
+    let (email, role, mailbox) = me.peek_stored(|me| {
         (me.email.clone(), me.current.as_ref().map(|current| current.role.title()), me.development_mailbox)
     });
     let log_out = move |_| calls.change(api::log_out(), |()| browser::load("/login"));

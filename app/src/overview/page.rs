@@ -12,17 +12,20 @@ use crate::calls::{Loader, leave_if_signed_out};
 use crate::clock::{Since, Until};
 use crate::error::ApiError;
 use crate::live::{Live, Topic};
+use crate::load::load;
+use crate::look::Look;
 use crate::overview::api;
 use crate::pbxes::row::{enforces, tone, word};
 use crate::ui::chart::HoursChart;
 use crate::ui::icon::{Glyph, Icon};
 use crate::ui::page_header::{counted, grouped};
 use crate::ui::states::{Failed, SkeletonRows};
+use crate::ui::when::When;
 
 /// `/`
 #[component]
 pub(crate) fn OverviewPage() -> impl IntoView {
-    let first = Resource::new(|| (), |()| api::show());
+    let first = load(|| (), |()| api::show());
     view! {
         <Title text="Overview" />
         <Suspense fallback=|| view! { <h1 class="visually-hidden">"Overview"</h1> <SkeletonRows rows=6 /> }>
@@ -38,14 +41,14 @@ pub(crate) fn OverviewPage() -> impl IntoView {
 fn Screen(overview: Result<Overview, ApiError>) -> impl IntoView {
     let loader = Loader::new(overview);
     let reload = move || loader.load(api::show());
-    Effect::new(move || loader.error.with(|error| error.iter().for_each(leave_if_signed_out)));
+    Effect::new(move || loader.error.look(|error| error.iter().for_each(leave_if_signed_out)));
     expect_context::<Live>()
         .on_change(&[Topic::Overview, Topic::BlockedIps, Topic::Pbxes, Topic::AllowedIps, Topic::Enforcement], reload);
-    let none = Memo::new(move |_| loader.data.with(Option::is_none));
+    let none = Memo::new(move |_| loader.data.look(Option::is_none));
     view! {
         <h1 class="visually-hidden">"Overview"</h1>
         {move || loader.error.get().map(|error| view! { <Failed what="The overview" error retry=move |()| reload() /> })}
-        <Show when=move || !none.get()>
+        <When is=move || !none.get()>
             <Status loader />
             <NeedsSomeone loader />
             <section class="box overview-chart" aria-label="Last 24 hours">
@@ -55,12 +58,12 @@ fn Screen(overview: Result<Overview, ApiError>) -> impl IntoView {
                 <NewestBans loader />
                 <Pbxes loader />
             </div>
-        </Show>
+        </When>
     }
 }
 
 fn part<T: Default>(loader: Loader<Overview>, read: impl Fn(&Overview) -> T) -> T {
-    loader.data.with(|overview| overview.as_ref().map(read).unwrap_or_default())
+    loader.data.look(|overview| overview.as_ref().map(read).unwrap_or_default())
 }
 
 #[component]
@@ -169,9 +172,9 @@ fn NewestBans(loader: Loader<Overview>) -> impl IntoView {
                 "Newest blocked addresses"
                 <a class="box-more" href="/blocked-ips">{move || format!("All {}", grouped(total()))}</a>
             </h2>
-            <Show when=move || bans.with(Vec::is_empty)>
+            <When is=move || bans.look(Vec::is_empty)>
                 <p class="box-empty">"Nothing is blocked. What your PBXes detect appears here by itself."</p>
-            </Show>
+            </When>
             <ul class="ban-list">
                 <For each=move || bans.get() key=|ban| (ban.id.0, ban.expires_at) let:ban>
                     <NewBan ban />
@@ -224,9 +227,9 @@ fn Pbxes(loader: Loader<Overview>) -> impl IntoView {
     view! {
         <section class="box">
             <h2>"PBXes" <a class="box-more" href="/pbxes">"Manage"</a></h2>
-            <Show when=move || pbxes.with(Vec::is_empty)>
+            <When is=move || pbxes.look(Vec::is_empty)>
                 <p class="box-empty">"None yet. " <a href="/pbxes?add=1">"Add a PBX"</a></p>
-            </Show>
+            </When>
             <ul class="pbx-cards">{move || pbxes.get().into_iter().map(card).collect_view()}</ul>
         </section>
     }

@@ -8,6 +8,7 @@ use policy::people;
 
 use crate::calls::FormState;
 use crate::clock::Until;
+use crate::look::{Look, Peek};
 use crate::pbxes::api;
 use crate::pbxes::page::Listing;
 use crate::ui::copy_text::CopyText;
@@ -59,11 +60,11 @@ fn AddForm(open: RwSignal<bool>, listing: Listing) -> impl IntoView {
 /// Keeps a dialog open while there is something to show, and forgets it when it is closed.
 fn open_while_some<T: Send + Sync + 'static>(shown: RwSignal<Option<T>>) -> RwSignal<bool> {
     let open = RwSignal::new(false);
-    Effect::new(move || open.set(shown.with(Option::is_some)));
+    Effect::new(move || open.set(shown.look(Option::is_some)));
     Effect::watch(
         move || open.get(),
         move |open, _, _| {
-            if !open && shown.with_untracked(Option::is_some) {
+            if !open && shown.peek(Option::is_some) {
                 shown.set(None);
             }
         },
@@ -79,7 +80,7 @@ pub(crate) fn CommandDialog(listing: Listing) -> impl IntoView {
     let title = move || {
         listing
             .command
-            .with(|command| command.as_ref().map(|command| format!("Connect {}", command.pbx_name)).unwrap_or_default())
+            .look(|command| command.as_ref().map(|command| format!("Connect {}", command.pbx_name)).unwrap_or_default())
     };
     view! {
         <Dialog id="connect-pbx" open title=Signal::derive(title) wide=true>

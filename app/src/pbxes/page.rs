@@ -11,6 +11,8 @@ use crate::error::ApiError;
 use crate::frame::SignedIn;
 use crate::go::Go;
 use crate::live::{Live, Topic};
+use crate::load::load;
+use crate::look::Look;
 use crate::pbxes::add::{AddDialog, CommandDialog, RenameDialog};
 use crate::pbxes::api;
 use crate::pbxes::row::Rows;
@@ -18,6 +20,7 @@ use crate::ui::icon::{Glyph, Icon};
 use crate::ui::page_header::PageHeader;
 use crate::ui::states::{Empty, Failed, SkeletonRows};
 use crate::ui::table::use_table_keys;
+use crate::ui::when::When;
 
 const TITLE: &str = "PBXes";
 const TEXT: &str =
@@ -27,7 +30,7 @@ const TEXT: &str =
 #[component]
 pub(crate) fn PbxesPage() -> impl IntoView {
     let signed_in = SignedIn::of_page();
-    let first = Resource::new(|| (), move |()| async move { (signed_in.ask().await, api::list().await) });
+    let first = load(|| (), move |()| async move { (signed_in.ask().await, api::list().await) });
     view! {
         <Suspense fallback=|| view! { <PageHeader title=TITLE text=TEXT /> <SkeletonRows rows=3 /> }>
             {move || Suspend::new(async move {
@@ -63,7 +66,7 @@ impl Listing {
 
     /// The state of one of them.
     pub(crate) fn state(self, id: PbxId) -> Option<PbxState> {
-        self.loader.data.with(|pbxes| pbxes.as_ref()?.iter().find(|pbx| pbx.id == id).map(|pbx| pbx.state))
+        self.loader.data.look(|pbxes| pbxes.as_ref()?.iter().find(|pbx| pbx.id == id).map(|pbx| pbx.state))
     }
 }
 
@@ -77,43 +80,43 @@ fn List(pbxes: Result<Vec<Pbx>, ApiError>) -> impl IntoView {
         calls: Calls::of_page(),
     };
     let loader = listing.loader;
-    Effect::new(move || loader.error.with(|error| error.iter().for_each(leave_if_signed_out)));
+    Effect::new(move || loader.error.look(|error| error.iter().for_each(leave_if_signed_out)));
     expect_context::<Live>().on_change(&[Topic::Pbxes, Topic::Enforcement], move || listing.reload());
     use_table_keys();
     let adding = RwSignal::new(false);
     let (query, go) = (use_query_map(), Go::of_page());
     Effect::new(move || {
-        if query.with(|query| query.get("add").is_some()) {
+        if query.look(|query| query.get("add").is_some()) {
             adding.set(true);
             go.replace("/pbxes".to_owned());
         }
     });
-    let count = Signal::derive(move || loader.data.with(|pbxes| i64::try_from(pbxes.as_ref()?.len()).ok()));
+    let count = Signal::derive(move || loader.data.look(|pbxes| i64::try_from(pbxes.as_ref()?.len()).ok()));
     let none = Memo::new(move |_| count.get() == Some(0));
     view! {
         <PageHeader title=TITLE count text=TEXT>
-            <Show when=move || may_write>
+            {may_write.then(|| view! {
                 <button type="button" class="button primary" on:click=move |_| adding.set(true)>
                     <Icon glyph=Glyph::Plus />
                     "Add a PBX"
                 </button>
-            </Show>
+            })}
         </PageHeader>
         <section class="list" aria-label="PBXes" aria-busy=move || loader.busy.get().to_string()>
             {move || {
                 loader.error.get().map(|error| view! { <Failed what="The list" error retry=move |()| listing.reload() /> })
             }}
-            <Show when=move || none.get()>
+            <When is=move || none.get()>
                 <Empty
                     glyph=Glyph::Server
                     title="No PBX yet"
                     text="Add your first one, run one command on it, and it shows up here within seconds. Nothing is opened at your side: the agent dials out."
                 >
-                    <Show when=move || may_write>
+                    {may_write.then(|| view! {
                         <button type="button" class="button" on:click=move |_| adding.set(true)>"Add the first PBX"</button>
-                    </Show>
+                    })}
                 </Empty>
-            </Show>
+            </When>
             <div class="table-frame" hidden=move || count.get().unwrap_or(0) == 0>
                 <Rows listing may_write />
             </div>

@@ -4,12 +4,14 @@ use leptos::prelude::*;
 use policy::pbxes::{Pbx, PbxState};
 
 use crate::clock::Since;
+use crate::look::{Look, Peek};
 use crate::pbxes::api;
 use crate::pbxes::page::Listing;
 use crate::ui::confirm::Question;
 use crate::ui::icon::{Glyph, Icon};
 use crate::ui::page_header::grouped;
 use crate::ui::table::{Sort, SortHead};
+use crate::ui::when::When;
 
 const NAME: u8 = 0;
 const STATE: u8 = 1;
@@ -31,7 +33,7 @@ pub(crate) fn Rows(listing: Listing, may_write: bool) -> impl IntoView {
         pbxes.into_iter().map(|pbx| pbx.id).collect::<Vec<_>>()
     });
     let pbx = move |id| {
-        Memo::new(move |_| listing.loader.data.with(|pbxes| pbxes.as_ref()?.iter().find(|pbx| pbx.id == id).cloned()))
+        Memo::new(move |_| listing.loader.data.look(|pbxes| pbxes.as_ref()?.iter().find(|pbx| pbx.id == id).cloned()))
     };
     view! {
         <table class="table pbxes">
@@ -58,14 +60,14 @@ pub(crate) fn Rows(listing: Listing, may_write: bool) -> impl IntoView {
 
 #[component]
 fn Row(pbx: Memo<Option<Pbx>>, listing: Listing, may_write: bool) -> impl IntoView {
-    let read = move |part: fn(&Pbx) -> String| move || pbx.with(|pbx| pbx.as_ref().map(part).unwrap_or_default());
-    let state = move || pbx.with(|pbx| pbx.as_ref().map_or(PbxState::Offline, |pbx| pbx.state));
+    let read = move |part: fn(&Pbx) -> String| move || pbx.look(|pbx| pbx.as_ref().map(part).unwrap_or_default());
+    let state = move || pbx.look(|pbx| pbx.as_ref().map_or(PbxState::Offline, |pbx| pbx.state));
     let last_seen = Memo::new(move |_| {
-        pbx.with(|pbx| pbx.as_ref().filter(|pbx| pbx.state == PbxState::Offline).and_then(|pbx| pbx.last_seen_at))
+        pbx.look(|pbx| pbx.as_ref().filter(|pbx| pbx.state == PbxState::Offline).and_then(|pbx| pbx.last_seen_at))
     });
     let refusal =
-        Memo::new(move |_| pbx.with(|pbx| pbx.as_ref().map(|pbx| pbx.last_refusal.clone()).unwrap_or_default()));
-    let enforced = Memo::new(move |_| pbx.with(|pbx| pbx.as_ref().is_some_and(is_current)));
+        Memo::new(move |_| pbx.look(|pbx| pbx.as_ref().map(|pbx| pbx.last_refusal.clone()).unwrap_or_default()));
+    let enforced = Memo::new(move |_| pbx.look(|pbx| pbx.as_ref().is_some_and(is_current)));
     view! {
         <tr data-row tabindex="-1">
             <th class="col-name" scope="row">
@@ -82,7 +84,7 @@ fn Row(pbx: Memo<Option<Pbx>>, listing: Listing, may_write: bool) -> impl IntoVi
             <td class="col-enforces">
                 <span class="enforces" data-current=move || enforced.get().to_string()>{read(enforces)}</span>
                 <small class="mono">{read(|pbx| pbx.applied_digest.chars().take(8).collect())}</small>
-                {move || (!refusal.with(String::is_empty)).then(|| view! { <p class="refusal"><Icon glyph=Glyph::Alert /> "Refused: " {refusal}</p> })}
+                {move || (!refusal.look(String::is_empty)).then(|| view! { <p class="refusal"><Icon glyph=Glyph::Alert /> "Refused: " {refusal}</p> })}
             </td>
             <td class="col-number mono">{read(|pbx| grouped(pbx.bans))}</td>
             <td class="col-number mono">{read(|pbx| grouped(i64::from(pbx.registered)))}</td>
@@ -91,9 +93,9 @@ fn Row(pbx: Memo<Option<Pbx>>, listing: Listing, may_write: bool) -> impl IntoVi
                 <small>{read(|pbx| if pbx.agent_version.is_empty() { String::new() } else { format!("agent {}", pbx.agent_version) })}</small>
             </td>
             <td class="col-actions">
-                <Show when=move || may_write>
+                {may_write.then(|| view! {
                     <RowMenu pbx listing />
-                </Show>
+                })}
             </td>
         </tr>
     }
@@ -102,9 +104,9 @@ fn Row(pbx: Memo<Option<Pbx>>, listing: Listing, may_write: bool) -> impl IntoVi
 /// A button each rather than a menu: there are few PBXes, and the table clips what floats.
 #[component]
 fn RowMenu(pbx: Memo<Option<Pbx>>, listing: Listing) -> impl IntoView {
-    let id = move || pbx.with_untracked(|pbx| pbx.as_ref().map(|pbx| (pbx.id, pbx.name.clone())));
-    let name = move || pbx.with(|pbx| pbx.as_ref().map(|pbx| pbx.name.clone()).unwrap_or_default());
-    let state = move || pbx.with(|pbx| pbx.as_ref().map(|pbx| pbx.state));
+    let id = move || pbx.peek(|pbx| pbx.as_ref().map(|pbx| (pbx.id, pbx.name.clone())));
+    let name = move || pbx.look(|pbx| pbx.as_ref().map(|pbx| pbx.name.clone()).unwrap_or_default());
+    let state = move || pbx.look(|pbx| pbx.as_ref().map(|pbx| pbx.state));
     let rename = move |_| listing.renaming.set(id());
     let renew = move |_| {
         if let Some((id, _)) = id() {
@@ -132,17 +134,17 @@ fn RowMenu(pbx: Memo<Option<Pbx>>, listing: Listing) -> impl IntoView {
     let revocable = move || matches!(state(), Some(PbxState::Online | PbxState::Offline));
     view! {
         <div class="row-actions">
-            <Show when=connectable>
+            <When is=connectable>
                 <button type="button" class="button small" aria-label=move || format!("Connect {}", name()) on:click=renew>"Connect"</button>
-            </Show>
+            </When>
             <button type="button" class="icon-button" title="Rename" aria-label=move || format!("Rename {}", name()) on:click=rename>
                 <Icon glyph=Glyph::Pencil />
             </button>
-            <Show when=revocable>
+            <When is=revocable>
                 <button type="button" class="icon-button" title="Revoke" aria-label=move || format!("Revoke {}", name()) on:click=revoke>
                     <Icon glyph=Glyph::Unplug />
                 </button>
-            </Show>
+            </When>
             <button type="button" class="icon-button" title="Remove" aria-label=move || format!("Remove {}", name()) on:click=remove>
                 <Icon glyph=Glyph::Trash />
             </button>

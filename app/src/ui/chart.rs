@@ -6,6 +6,7 @@ use policy::overview::HourCount;
 use time::OffsetDateTime;
 
 use crate::clock::{Clock, local_hour};
+use crate::look::{Look, Peek};
 use crate::ui::page_header::{counted, grouped};
 
 /// Width of one hour, and the bands of the drawing, in its own units.
@@ -24,7 +25,7 @@ pub(crate) fn HoursChart(
     let clock = expect_context::<Clock>();
     let at = RwSignal::new(None::<usize>);
     let read_out = move || {
-        hours.with(|hours| match at.get().and_then(|at| hours.get(at)) {
+        hours.look(|hours| match at.get().and_then(|at| hours.get(at)) {
             Some(hour) => (format!("From {}", hour_name(clock, hour.hour)), hour.attempts, hour.bans),
             None => (
                 "Last 24 hours".to_owned(),
@@ -34,7 +35,7 @@ pub(crate) fn HoursChart(
         })
     };
     let step = move |event: web_sys::KeyboardEvent| {
-        let last = hours.with_untracked(Vec::len).saturating_sub(1);
+        let last = hours.peek(Vec::len).saturating_sub(1);
         let next = match event.key().as_str() {
             "ArrowLeft" => Some(at.get_untracked().map_or(last, |at| at.saturating_sub(1))),
             "ArrowRight" => Some(at.get_untracked().map_or(0, |at| (at + 1).min(last))),
@@ -63,15 +64,15 @@ pub(crate) fn HoursChart(
             </p>
             <div class="chart-plot">
                 <div class="chart-scale" aria-hidden="true">
-                    <span>{move || hours.with(|hours| grouped(top(hours, |hour| hour.attempts)))}</span>
-                    <span class="chart-scale-bans">{move || hours.with(|hours| grouped(top(hours, |hour| hour.bans)))}</span>
+                    <span>{move || hours.look(|hours| grouped(top(hours, |hour| hour.attempts)))}</span>
+                    <span class="chart-scale-bans">{move || hours.look(|hours| grouped(top(hours, |hour| hour.bans)))}</span>
                 </div>
                 <Drawing hours at />
             </div>
             <div class="chart-hours" aria-hidden="true">
                 {[0, 6, 12, 18, 23]
                     .map(|index| {
-                        let name = move || hours.with(|hours| hours.get(index).map(|hour| hour_name(clock, hour.hour)));
+                        let name = move || hours.look(|hours| hours.get(index).map(|hour| hour_name(clock, hour.hour)));
                         view! { <span>{name}</span> }
                     })
                     .into_iter()
@@ -90,14 +91,14 @@ fn Drawing(hours: Signal<Vec<HourCount>>, at: RwSignal<Option<usize>>) -> impl I
                 <rect class="chart-strip" x=index * STEP y="0" width=STEP height="176" on:pointerenter=move |_| at.set(Some(index)) />
             }
         };
-        (0..hours.with(Vec::len)).map(strip).collect_view()
+        (0..hours.look(Vec::len)).map(strip).collect_view()
     };
     view! {
         <svg class="chart-drawing" viewBox="0 0 480 176" preserveAspectRatio="none" aria-hidden="true" focusable="false">
             <path class="chart-grid" d="M0 1H480M0 60H480M0 120H480M0 172H480" />
-            <path class="chart-area" d=move || hours.with(|hours| area(hours, true)) />
-            <path class="chart-line" d=move || hours.with(|hours| area(hours, false)) />
-            <path class="chart-bars" d=move || hours.with(|hours| bars(hours)) />
+            <path class="chart-area" d=move || hours.look(|hours| area(hours, true)) />
+            <path class="chart-line" d=move || hours.look(|hours| area(hours, false)) />
+            <path class="chart-bars" d=move || hours.look(|hours| bars(hours)) />
             {move || at.get().map(|at| view! { <rect class="chart-cursor" x=at * STEP y="0" width=STEP height="176" /> })}
             {strips}
         </svg>

@@ -2,6 +2,7 @@
 
 use leptos::prelude::*;
 
+use crate::look::PeekStored;
 use crate::ui::dialog::Dialog;
 
 /// What is asked.
@@ -50,7 +51,7 @@ impl Confirm {
 pub(crate) fn ConfirmDialog() -> impl IntoView {
     let Confirm { open, question } = expect_context();
     let part = move |part: fn(&Question) -> String| {
-        question.with_value(|question| question.as_ref().map(part).unwrap_or_default())
+        question.peek_stored(|question| question.as_ref().map(part).unwrap_or_default())
     };
     let answer = move |_| {
         open.set(false);

@@ -5,6 +5,7 @@ use leptos::prelude::*;
 
 use crate::browser::focus_soon;
 use crate::ui::icon::{Glyph, Icon};
+use crate::ui::when::When;
 
 /// A dialog; its content is built anew each time it opens.
 #[component]
@@ -47,7 +48,7 @@ pub(crate) fn Dialog(
             aria-labelledby=format!("{id}-title")
             on:close=move |_| open.set(false)
         >
-            <Show when=move || open.get()>
+            <When is=move || open.get()>
                 <header class="dialog-header">
                     <h2 id=format!("{id}-title")>{title}</h2>
                     <button type="button" class="icon-button" aria-label="Close" on:click=move |_| open.set(false)>
@@ -55,7 +56,7 @@ pub(crate) fn Dialog(
                     </button>
                 </header>
                 {children()}
-            </Show>
+            </When>
         </dialog>
     }
 }

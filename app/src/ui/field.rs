@@ -4,6 +4,7 @@ use leptos::html;
 use leptos::prelude::*;
 
 use crate::calls::FormState;
+use crate::look::Look;
 use crate::ui::icon::{Glyph, Icon};
 
 /// The parts around an input: label above, hint and error below.
@@ -133,7 +134,7 @@ pub(crate) fn TextField(
                 autocapitalize="none"
                 spellcheck="false"
                 aria-describedby=described_by
-                aria-invalid=move || error.with(Option::is_some).then_some("true")
+                aria-invalid=move || error.look(Option::is_some).then_some("true")
                 on:input=move |event| {
                     value.set(event_target_value(&event));
                     judge(false);
@@ -180,7 +181,7 @@ pub(crate) fn SelectField(
                 class="input"
                 data-field=name
                 aria-describedby=described_by
-                aria-invalid=move || error.with(Option::is_some).then_some("true")
+                aria-invalid=move || error.look(Option::is_some).then_some("true")
                 on:change=move |event| {
                     value.set(event_target_value(&event));
                     form.set_field(name, None);

@@ -9,6 +9,7 @@ use policy::net;
 use crate::browser::{address, element};
 use crate::frame::navigation;
 use crate::go::{Go, OPEN};
+use crate::look::{Peek, PeekStored};
 use crate::ui::dialog::Dialog;
 
 /// Whether the palette is open.
@@ -27,7 +28,7 @@ pub(crate) fn CommandPalette(me: StoredValue<Me>) -> impl IntoView {
     let Palette(open) = expect_context();
     let go = Go::of_page();
     let (text, chosen) = (RwSignal::new(String::new()), RwSignal::new(0usize));
-    let found = Memo::new(move |_| me.with_value(|me| commands(&text.get(), me)));
+    let found = Memo::new(move |_| me.peek_stored(|me| commands(&text.get(), me)));
     Effect::new(move || {
         let keys = window_event_listener(leptos::ev::keydown, move |event| {
             if (event.ctrl_key() || event.meta_key()) && event.key().eq_ignore_ascii_case("k") {
@@ -54,11 +55,11 @@ pub(crate) fn CommandPalette(me: StoredValue<Me>) -> impl IntoView {
         }
     };
     let key = move |event: web_sys::KeyboardEvent| {
-        let count = found.with_untracked(Vec::len).max(1);
+        let count = found.peek(Vec::len).max(1);
         match event.key().as_str() {
             "ArrowDown" => chosen.update(|chosen| *chosen = (*chosen + 1) % count),
             "ArrowUp" => chosen.update(|chosen| *chosen = (*chosen + count - 1) % count),
-            "Enter" => run(found.with_untracked(|found| found.get(chosen.get_untracked()).cloned())),
+            "Enter" => run(found.peek(|found| found.get(chosen.get_untracked()).cloned())),
             _ => return,
         }
         event.prevent_default();

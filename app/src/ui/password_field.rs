@@ -10,8 +10,10 @@ use policy::people::{PASSWORD_MIN_CHARS, check_password_length};
 
 use crate::account::api;
 use crate::calls::FormState;
+use crate::look::Look;
 use crate::ui::field::{Labelled, described_by, keep_in_step};
 use crate::ui::icon::{Glyph, Icon};
+use crate::ui::when::When;
 
 /// A password field; `password` in the errors of its form.
 #[component]
@@ -54,7 +56,7 @@ pub(crate) fn PasswordField(
                     autocapitalize="none"
                     spellcheck="false"
                     aria-describedby=described_by(id, is_new)
-                    aria-invalid=move || error.with(Option::is_some).then_some("true")
+                    aria-invalid=move || error.look(Option::is_some).then_some("true")
                     on:keyup=watch_caps
                     on:input=move |event| {
                         value.set(event_target_value(&event));
@@ -71,9 +73,9 @@ pub(crate) fn PasswordField(
                     {move || view! { <Icon glyph=if shown.get() { Glyph::EyeOff } else { Glyph::Eye } /> }}
                 </button>
             </div>
-            <Show when=move || caps_lock.get()>
+            <When is=move || caps_lock.get()>
                 <p class="caps-lock">"Caps lock is on."</p>
-            </Show>
+            </When>
             {new_without.map(|without| view! { <Strength value without /> })}
         </Labelled>
     }
@@ -106,8 +108,8 @@ fn Strength(value: RwSignal<String>, without: Signal<Vec<String>>) -> impl IntoV
         };
         set_timeout(ask, Duration::from_millis(300));
     });
-    let score = move || strength.with(|strength| strength.as_ref().map_or(0, |strength| strength.score));
-    let words = move || match (value.with(String::is_empty), strength.get()) {
+    let score = move || strength.look(|strength| strength.as_ref().map_or(0, |strength| strength.score));
+    let words = move || match (value.look(String::is_empty), strength.get()) {
         (true, _) => String::new(),
         (false, None) => "Too short".to_owned(),
         (false, Some(PasswordStrength { score: 3, .. })) => "Good".to_owned(),

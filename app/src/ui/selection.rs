@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use leptos::prelude::*;
+
+use crate::look::{Look, Peek};
 use uuid::Uuid;
 
 /// The selected rows, by id.
@@ -17,12 +19,12 @@ impl Selection {
 
     /// How many are selected.
     pub(crate) fn count(self) -> usize {
-        self.0.with(BTreeSet::len)
+        self.0.look(BTreeSet::len)
     }
 
     /// Whether a row is selected.
     pub(crate) fn has(self, id: Uuid) -> bool {
-        self.0.with(|selected| selected.contains(&id))
+        self.0.look(|selected| selected.contains(&id))
     }
 
     /// Selects a row or takes it out.
@@ -41,14 +43,14 @@ impl Selection {
 
     /// Selects nothing.
     pub(crate) fn clear(self) {
-        if self.0.with_untracked(|selected| !selected.is_empty()) {
+        if self.0.peek(|selected| !selected.is_empty()) {
             self.0.update(BTreeSet::clear);
         }
     }
 
     /// The selected ids, without following them.
     pub(crate) fn ids(self) -> Vec<Uuid> {
-        self.0.with_untracked(|selected| selected.iter().copied().collect())
+        self.0.peek(|selected| selected.iter().copied().collect())
     }
 }
 
@@ -80,7 +82,7 @@ pub(crate) fn SelectPage(
     #[prop(into)]
     page: Signal<Vec<Uuid>>,
 ) -> impl IntoView {
-    let all = move || page.with(|page| !page.is_empty() && page.iter().all(|id| selection.has(*id)));
+    let all = move || page.look(|page| !page.is_empty() && page.iter().all(|id| selection.has(*id)));
     view! {
         <input
             type="checkbox"

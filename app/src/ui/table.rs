@@ -10,6 +10,7 @@ use wasm_bindgen::JsCast;
 use web_sys::HtmlElement;
 
 use crate::browser;
+use crate::look::{Look, Peek};
 use crate::ui::icon::{Glyph, Icon};
 use crate::ui::page_header::grouped;
 
@@ -79,16 +80,16 @@ impl Pages {
 
     /// Whether it is the first page.
     pub(crate) fn at_first(self) -> bool {
-        self.0.with(Vec::is_empty)
+        self.0.look(Vec::is_empty)
     }
 
     /// The cursor that the page begins after, without following it.
     pub(crate) fn after(self) -> Option<String> {
-        self.0.with_untracked(|cursors| cursors.last().cloned())
+        self.0.peek(|cursors| cursors.last().cloned())
     }
 
     fn rows_before(self) -> i64 {
-        i64::try_from(self.0.with(Vec::len)).unwrap_or(0) * PAGE_ROWS
+        i64::try_from(self.0.look(Vec::len)).unwrap_or(0) * PAGE_ROWS
     }
 }
 
@@ -125,7 +126,7 @@ pub(crate) fn Pager(
         pages.0.update(|cursors| drop(cursors.pop()));
         go.run(());
     };
-    let one_page = move || pages.at_first() && next.with(Option::is_none);
+    let one_page = move || pages.at_first() && next.look(Option::is_none);
     view! {
         <nav class="pager" aria-label="Pages">
             <span role="status">{place}</span>
@@ -133,7 +134,7 @@ pub(crate) fn Pager(
                 <button type="button" class="icon-button" aria-label="Previous page" disabled=move || pages.at_first() on:click=back>
                     <Icon glyph=Glyph::ChevronLeft />
                 </button>
-                <button type="button" class="icon-button" aria-label="Next page" disabled=move || next.with(Option::is_none) on:click=forward>
+                <button type="button" class="icon-button" aria-label="Next page" disabled=move || next.look(Option::is_none) on:click=forward>
                     <Icon glyph=Glyph::ChevronRight />
                 </button>
             </span>
@@ -213,10 +214,10 @@ pub(crate) fn FilterSelect(
     let options = options
         .into_iter()
         .map(|(option, label)| {
-            let first = value.with_untracked(|value| *value == option);
+            let first = value.peek(|value| *value == option);
             let chosen = {
                 let option = option.clone();
-                move || value.with(|value| *value == option)
+                move || value.look(|value| *value == option)
             };
             view! { <option value=option selected=first prop:selected=chosen>{label}</option> }
         })
