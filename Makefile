@@ -21,6 +21,7 @@ test: ## everything that CI runs
 	@scripts/test.sh
 
 lint: ## formatting, clippy, documentation, crate directions, dependencies
+	@scripts/install-tools.sh test
 	@scripts/test.sh lint
 
 bench: ## measure, and compare with the targets

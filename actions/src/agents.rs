@@ -273,7 +273,7 @@ pub async fn bans_since(ctx: &Ctx, agent: &Agent, seq: i64, digest: Option<BanDi
     Ok(sync)
 }
 
-/// The agent has applied a policy.
+/// The agent has applied a policy. Kept only when its digest is the one of that revision: what is shown as enforced is.
 pub async fn policy_applied(
     ctx: &Ctx,
     agent: &Agent,
@@ -281,6 +281,10 @@ pub async fn policy_applied(
     digest: &[u8],
     took_us: u64,
 ) -> Result<(), ActError> {
+    let wanted = policy(ctx, agent).await?;
+    if revision > wanted.revision || (revision == wanted.revision && digest != wanted.digest()) {
+        return Ok(());
+    }
     let mut act = agent.act(ctx).await?;
     let took_us = i64::try_from(took_us).unwrap_or(i64::MAX);
     store::agents::policy_applied(&mut act.tx, agent.pbx_id, revision, digest, took_us).await?;
@@ -300,11 +304,22 @@ pub async fn policy_refused(ctx: &Ctx, agent: &Agent, revision: i64, reason: &st
     act.finish(Ok(())).await
 }
 
-/// The agent holds the set of bans as of a change.
-pub async fn bans_applied(ctx: &Ctx, agent: &Agent, seq: i64, took_us: u64) -> Result<(), ActError> {
+/// The agent holds the set of bans as of a change. Kept only when its digest is the one of that number; `took_us` is `None`
+/// when it held the set before.
+pub async fn bans_applied(
+    ctx: &Ctx,
+    agent: &Agent,
+    seq: i64,
+    digest: BanDigest,
+    took_us: Option<u64>,
+) -> Result<(), ActError> {
     let mut act = agent.act(ctx).await?;
-    store::agents::bans_applied(&mut act.tx, agent.pbx_id, seq, i64::try_from(took_us).unwrap_or(i64::MAX)).await?;
-    act.publish(Topic::Pbxes);
+    let set = store::ban_set::read(&mut act.tx).await?;
+    if seq < set.seq || (seq == set.seq && digest == set.digest) {
+        let took_us = took_us.map(|took| i64::try_from(took).unwrap_or(i64::MAX));
+        store::agents::bans_applied(&mut act.tx, agent.pbx_id, seq, took_us).await?;
+        act.publish(Topic::Pbxes);
+    }
     act.finish_quietly().await
 }
 
@@ -363,7 +378,10 @@ async fn store_events(act: &mut Act<'_>, agent: &Agent, events: Vec<ReportEvent>
 
 /// A reported ban as it is kept; `None` when it was kept before, or when its source has been allowed meanwhile.
 async fn accept(act: &mut Act<'_>, agent: &Agent, ban: DetectedBan) -> Result<Option<NewBan>, ActError> {
-    if store::blocked_ips::known(&mut act.tx, ban.id).await? || net::unusable(&ban.net).is_some() {
+    if store::blocked_ips::known(&mut act.tx, ban.id).await?
+        || net::unusable(&ban.net).is_some()
+        || net::source_key(ban.net.addr()) != ban.net
+    {
         return Ok(None);
     }
     let now = act.now;

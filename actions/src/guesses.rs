@@ -21,6 +21,9 @@ pub(crate) const PASSWORD: Limit = Limit { free: 8, first_seconds: 1, most_secon
 /// For six-digit codes: 5 tries, then at most about four in an hour.
 pub(crate) const CODE: Limit = Limit { free: 5, first_seconds: 30, most_seconds: 900 };
 
+/// For mail to one address: nobody's mailbox is filled by others.
+const MAIL: Limit = Limit { free: 5, first_seconds: 900, most_seconds: 3600 };
+
 impl Limit {
     fn wait(self, failures: i32) -> Duration {
         if failures < self.free {
@@ -38,6 +41,7 @@ const FORGET: Duration = Duration::hours(6);
 pub(crate) async fn begin(ctx: &Ctx, subject: &str, limit: Limit) -> Result<(), ActError> {
     let now = ctx.now();
     let mut tx = ctx.store().platform().await?;
+    store::people::lock_guesses(&mut tx, subject).await?;
     if let Some((failures, last_at)) = store::people::guesses(&mut tx, subject).await? {
         let wait = limit.wait(failures);
         if now - last_at <= FORGET && now < last_at + wait {
@@ -55,4 +59,14 @@ pub(crate) async fn right(ctx: &Ctx, subject: &str) -> Result<(), ActError> {
     let mut tx = ctx.store().platform().await?;
     store::people::clear_guesses(&mut tx, subject).await?;
     Ok(tx.commit().await?)
+}
+
+/// Whether one more mail may go to an address; when not, it is left out without a word, as nobody learns which addresses
+/// are known.
+pub(crate) async fn may_mail(ctx: &Ctx, email: &str) -> Result<bool, ActError> {
+    match begin(ctx, &format!("mail {email}"), MAIL).await {
+        Ok(()) => Ok(true),
+        Err(ActError::TooMany { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }

@@ -7,7 +7,7 @@ use time::Duration;
 use crate::caller::Visitor;
 use crate::ctx::Ctx;
 use crate::error::ActError;
-use crate::{account, mail, tokens};
+use crate::{account, guesses, mail, tokens};
 
 const LINK_HOURS: i64 = 1;
 
@@ -20,6 +20,9 @@ pub async fn request(ctx: &Ctx, visitor: &Visitor, email: &str) -> Result<(), Ac
 
 async fn request_inner(ctx: &Ctx, email: &str) -> Result<(), ActError> {
     let email = people::parse_email(email).map_err(|message| ActError::field("email", message))?;
+    if !guesses::may_mail(ctx, &email).await? {
+        return Ok(());
+    }
     let mut tx = ctx.store().platform().await?;
     if let Some(user) = store::people::by_email(&mut tx, &email).await? {
         let token = tokens::link_token();
@@ -39,8 +42,7 @@ pub async fn reset(ctx: &Ctx, visitor: &Visitor, token: &str, password: &str) ->
     };
     tx.commit().await?;
     let Some(user) = user else {
-        let error = ActError::Refused("This link has been used or has expired. Ask for a new one.".to_owned());
-        return account::log_installation(ctx, visitor, Operation::ResetPassword, "", Err(error)).await;
+        return account::log_installation(ctx, visitor, Operation::ResetPassword, "", Err(spent_link())).await;
     };
     // The link stays good while the password is refused.
     if let Err(message) = ctx.passwords().check_new(password, &[user.email.clone(), "ringfence".to_owned()]).await? {
@@ -49,10 +51,18 @@ pub async fn reset(ctx: &Ctx, visitor: &Visitor, token: &str, password: &str) ->
     }
     let hash = ctx.passwords().hash(password).await?;
     let mut tx = ctx.store().platform().await?;
+    if !store::people::take_reset(&mut tx, &tokens::hash(token)).await? {
+        tx.rollback().await?;
+        return account::log_installation(ctx, visitor, Operation::ResetPassword, &user.email, Err(spent_link())).await;
+    }
     store::people::set_password(&mut tx, user.id, &hash).await?;
     store::people::delete_resets(&mut tx, user.id).await?;
     store::sessions::delete_of_user(&mut tx, user.id).await?;
     mail::password_changed(&mut tx, ctx, &user.email).await?;
     tx.commit().await?;
     account::log_person(ctx, visitor, &user, Operation::ResetPassword).await
+}
+
+fn spent_link() -> ActError {
+    ActError::Refused("This link has been used or has expired. Ask for a new one.".to_owned())
 }

@@ -18,7 +18,9 @@ const MIN_SCORE: u8 = 3;
 /// Hashes and verifies passwords. Parameters are the library's default: OWASP's argon2id 19 MiB, 2 passes, 1 lane.
 #[derive(Debug, Clone)]
 pub struct Passwords {
-    running: Arc<Semaphore>,
+    hashing: Arc<Semaphore>,
+    /// Of its own, so that asking how strong a password is keeps nobody from logging in.
+    estimating: Arc<Semaphore>,
 }
 
 /// The hash of a password that nobody has: verified against when an account does not exist, so that both take as long.
@@ -33,13 +35,13 @@ impl Passwords {
     /// At most `at_once` hashes run at a time; each takes 19 MiB.
     pub fn new(at_once: usize) -> Self {
         LazyLock::force(&NOBODY);
-        Self { running: Arc::new(Semaphore::new(at_once)) }
+        Self { hashing: Arc::new(Semaphore::new(at_once)), estimating: Arc::new(Semaphore::new(1)) }
     }
 
     /// Hashes a new password into a PHC string.
     pub async fn hash(&self, password: &str) -> Result<String, ActError> {
         let password = Zeroizing::new(password.to_owned());
-        self.run(move || Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()))
+        run(&self.hashing, move || Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()))
             .await?
             .map_err(|error| ActError::internal(error.to_string()))
     }
@@ -49,12 +51,11 @@ impl Passwords {
         let known = hash.is_some();
         let hash = hash.map_or_else(|| NOBODY.clone(), str::to_owned);
         let password = Zeroizing::new(password.to_owned());
-        let right = self
-            .run(move || {
-                PasswordHash::new(&hash)
-                    .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
-            })
-            .await?;
+        let right = run(&self.hashing, move || {
+            PasswordHash::new(&hash)
+                .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+        })
+        .await?;
         Ok(right && known)
     }
 
@@ -62,7 +63,7 @@ impl Passwords {
     pub async fn strength(&self, password: &str, words: &[String]) -> Result<PasswordStrength, ActError> {
         let password = Zeroizing::new(password.chars().take(people::PASSWORD_MAX_CHARS).collect::<String>());
         let words: Vec<String> = words.iter().take(8).map(|word| word.chars().take(100).collect()).collect();
-        self.run(move || estimate(&password, &words)).await
+        run(&self.estimating, move || estimate(&password, &words)).await
     }
 
     /// Checks a new password: length, strength, common ones.
@@ -76,11 +77,21 @@ impl Passwords {
         let strength = self.strength(password, words).await?;
         Ok(if strength.score < MIN_SCORE { Err(strength.hint) } else { Ok(()) })
     }
+}
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ActError> {
-        let _permit = self.running.acquire().await.map_err(ActError::internal)?;
-        tokio::task::spawn_blocking(work).await.map_err(ActError::internal)
-    }
+/// Runs heavy work off the async threads. The permit goes with the work: who hangs up does not free it.
+async fn run<T: Send + 'static>(
+    at_once: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ActError> {
+    let permit = Arc::clone(at_once).acquire_owned().await.map_err(ActError::internal)?;
+    tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(permit);
+        done
+    })
+    .await
+    .map_err(ActError::internal)
 }
 
 fn estimate(password: &str, words: &[String]) -> PasswordStrength {

@@ -16,7 +16,7 @@ use crate::act::{Act, Actor};
 use crate::caller::{Login, Visitor};
 use crate::ctx::Ctx;
 use crate::error::ActError;
-use crate::{account, mail, tokens};
+use crate::{account, guesses, mail, tokens};
 
 const LINK_HOURS: i64 = 24;
 
@@ -38,16 +38,22 @@ async fn request_inner(ctx: &Ctx, form: &SignUpForm) -> Result<(), ActError> {
     let words = [organisation.clone(), slug.clone(), email.clone(), "ringfence".to_owned()];
     let strong = ctx.passwords().check_new(&form.password, &words).await?;
     field("password", strong.map(|()| String::new()));
+    // No connection is held while a password waits to be hashed.
     let mut tx = ctx.store().platform().await?;
     if !slug.is_empty() && store::people::slug_taken(&mut tx, &slug).await? {
         field("slug", Err("This short name is taken. Choose another one.".to_owned()));
     }
+    tx.commit().await?;
     if !wrong.is_empty() {
         return Err(ActError::Invalid(wrong));
     }
     // Hashed whether the address is known or not, so that both take as long.
     let password_hash = ctx.passwords().hash(&form.password).await?;
+    if !guesses::may_mail(ctx, &email).await? {
+        return Ok(());
+    }
     let now = ctx.now();
+    let mut tx = ctx.store().platform().await?;
     if store::people::by_email(&mut tx, &email).await?.is_some() {
         mail::already_known(&mut tx, ctx, &email).await?;
     } else {

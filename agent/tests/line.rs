@@ -40,7 +40,7 @@ impl Agent {
         let (identity, credentials) = state.identity().zip(state.credentials()).unwrap();
         let (pbx, from_pbx) = mpsc::channel(64);
         let (link_events, from_link) = mpsc::channel(64);
-        let (_, answers) = watch::channel(Default::default());
+        let (_, answers) = watch::channel(agent::dns::Answers::default());
         let server = identity.server.clone();
         let parts = Parts {
             clock: Arc::clone(&clock),

@@ -5,10 +5,11 @@
 mod namespaces;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
-use agent::firewall::{Firewall, FirewallError, Inspection, Nftables};
+use agent::firewall::{Firewall, FirewallError, Inspection, Nftables, PacketLog};
+use agent::pbx::challenges;
 use ipnet::IpNet;
 use policy::bans::{BanChange, BanEntry};
 use policy::ruleset::{Ruleset, Verdict};
@@ -237,7 +238,7 @@ fn loopback_is_never_filtered() {
     let mut lab = Lab::new(&[], &[]);
     lab.apply(&[ban("10.9.0.1", None)]).unwrap();
     let answered = lab.namespaces.on_pbx(|| {
-        let socket = std::net::UdpSocket::bind("10.9.0.1:0").unwrap();
+        let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         socket.send_to(b"hello", "10.9.0.1:5060").unwrap();
         socket.recv(&mut [0; 8]).is_ok()
@@ -264,6 +265,34 @@ fn many_bans_at_once() {
     lab.apply(&[ban("13.0.0.0/24", None)]).unwrap();
     eprintln!("one network beside 2,000: {:?}", start.elapsed());
     assert_eq!(lab.inspect().bans, 7_001);
+}
+
+#[test]
+fn challenges_are_seen_on_their_way_out() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::new(&[], &[]);
+    let log = lab.namespaces.on_pbx(|| {
+        wait(PacketLog::load_rules()).unwrap();
+        PacketLog::open().unwrap()
+    });
+    for (to, status) in [("203.0.113.10", "401 Unauthorized"), ("203.0.113.11", "200 OK"), ("2001:db8::9", "407 Proxy")]
+    {
+        lab.namespaces.on_pbx(|| {
+            let socket = UdpSocket::bind(if to.contains(':') { "[::]:0" } else { "0.0.0.0:0" }).unwrap();
+            let response = format!("SIP/2.0 {status}\r\nWWW-Authenticate: Digest nonce=\"for {to}\"\r\n\r\n");
+            socket.send_to(response.as_bytes(), (to, 5060)).unwrap();
+        });
+    }
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        if seen.len() < 2 {
+            log.read(&mut Vec::new(), |packet| seen.extend(challenges(packet))).unwrap();
+        }
+    }
+    let expected = ["203.0.113.10", "2001:db8::9"].map(|to| (to.parse().unwrap(), vec![format!("for {to}")]));
+    assert_eq!(seen, expected);
 }
 
 /// Networks of a few addresses, so that random ones overlap.

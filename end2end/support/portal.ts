@@ -79,6 +79,9 @@ export class Portal {
 
   async stop(): Promise<void> {
     await this.#end("SIGTERM");
+    // A database whose portal was killed runs on; SIGINT is its fast shutdown.
+    const pid = await readFile(path.join(this.place.folder, "data/postgres/data/postmaster.pid"), "utf8").catch(() => "");
+    if (Number.parseInt(pid) > 0) process.kill(Number.parseInt(pid), "SIGINT");
     if (!process.env["RINGFENCE_KEEP"]) await rm(this.place.folder, { recursive: true, force: true });
   }
 

@@ -240,7 +240,7 @@ impl Detector {
 
     /// The failed attempt that the event completes, if it does.
     fn failure(&mut self, event: &SecurityEvent) -> Option<Failure> {
-        let connected = event.transport != "UDP";
+        let connected = ["TCP", "TLS", "WS", "WSS"].contains(&event.transport.as_str());
         let failure = |account: &str, proven, upgrade| Some(Failure { account: account.to_owned(), proven, upgrade });
         match event.kind {
             SecurityEventKind::ChallengeSent => {

@@ -150,11 +150,16 @@ pub async fn policy_refused(tx: &mut TenantTx, pbx: PbxId, reason: &str) -> Resu
     Ok(())
 }
 
-/// The agent holds the set of bans as of a change.
-pub async fn bans_applied(tx: &mut TenantTx, pbx: PbxId, seq: i64, took_us: i64) -> Result<(), StoreError> {
-    sqlx::query!("UPDATE pbxes SET applied_ban_seq = $2, applied_took_us = $3 WHERE id = $1", pbx.0, seq, took_us)
-        .execute(tx.conn())
-        .await?;
+/// The agent holds the set of bans as of a change; `None` leaves the time that its last apply took.
+pub async fn bans_applied(tx: &mut TenantTx, pbx: PbxId, seq: i64, took_us: Option<i64>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE pbxes SET applied_ban_seq = $2, applied_took_us = COALESCE($3, applied_took_us) WHERE id = $1",
+        pbx.0,
+        seq,
+        took_us
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 

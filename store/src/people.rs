@@ -271,15 +271,27 @@ pub async fn find_reset(
     Ok(id.map(UserId))
 }
 
+/// Uses a token up; `false` when somebody was faster.
+pub async fn take_reset(tx: &mut PlatformTx, token_hash: &[u8]) -> Result<bool, StoreError> {
+    let done = sqlx::query!("DELETE FROM password_resets WHERE token_hash = $1", token_hash).execute(tx.conn()).await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Ends all resets of a person.
 pub async fn delete_resets(tx: &mut PlatformTx, user: UserId) -> Result<(), StoreError> {
     sqlx::query!("DELETE FROM password_resets WHERE user_id = $1", user.0).execute(tx.conn()).await?;
     Ok(())
 }
 
-/// Failures at guessing a subject and when the last one was. Others who guess at it wait until the transaction ends.
+/// Others who guess at the subject wait until the transaction ends; also when nobody has failed yet and there is no row to lock.
+pub async fn lock_guesses(tx: &mut PlatformTx, subject: &str) -> Result<(), StoreError> {
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", subject).fetch_one(tx.conn()).await?;
+    Ok(())
+}
+
+/// Failures at guessing a subject and when the last one was.
 pub async fn guesses(tx: &mut PlatformTx, subject: &str) -> Result<Option<(i32, OffsetDateTime)>, StoreError> {
-    let row = sqlx::query!("SELECT failures, last_at FROM guesses WHERE subject = $1 FOR UPDATE", subject)
+    let row = sqlx::query!("SELECT failures, last_at FROM guesses WHERE subject = $1", subject)
         .fetch_optional(tx.conn())
         .await?;
     Ok(row.map(|row| (row.failures, row.last_at)))

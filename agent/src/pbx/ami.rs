@@ -110,8 +110,17 @@ impl AmiSession {
 
 /// The security event that a message is, if it is one that detection reads. `now` stands in for a time that is missing or absurd.
 pub fn security_event(message: &RawAmiMessage, now: OffsetDateTime) -> Option<SecurityEvent> {
-    let kind = SecurityEventKind::from_name(message.get("Event")?)?;
-    let (transport, remote) = remote_address(message.get("RemoteAddress")?)?;
+    // Asterisk writes names that attackers chose as they came: a line break in one would forge the headers after it.
+    // Who writes a header twice is not believed at all.
+    let once = |name: &str| {
+        let mut all = message.headers.iter().filter(|(header, _)| header.eq_ignore_ascii_case(name));
+        let first = all.next().map(|(_, value)| value.as_str())?;
+        all.next().is_none().then_some(first)
+    };
+    let kind = SecurityEventKind::from_name(once("Event")?)?;
+    let (transport, remote) = remote_address(once("RemoteAddress")?)?;
+    once("AccountID")?;
+    once("SessionID")?;
     let text = |name| message.get(name).map(|value| value.chars().take(TEXT_MAX).collect::<String>());
     let at = message
         .get("EventTV")
@@ -140,15 +149,20 @@ pub fn security_events_of_text(text: &[u8], now: OffsetDateTime) -> Vec<Security
         .collect()
 }
 
-/// `IPV4/UDP/10.0.0.1/60968`: family, transport, address, port.
+/// `IPV4/UDP/10.0.0.1/60968`: family, transport, address, port; nothing else passes.
 fn remote_address(text: &str) -> Option<(String, IpAddr)> {
-    let mut parts = text.split('/');
-    let (_family, transport, address) = (parts.next()?, parts.next()?, parts.next()?);
+    let parts: Vec<&str> = text.split('/').collect();
+    let [family, transport, address, port] = parts.as_slice() else { return None };
     // IPv6 comes bare or in brackets, link-local ones with their zone.
     let address = address.trim_start_matches('[').trim_end_matches(']').split('%').next()?;
-    let known =
-        !transport.is_empty() && transport.len() <= 8 && transport.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    Some((transport.to_ascii_uppercase(), IpAddr::from_str(address).ok()?.to_canonical())).filter(|_| known)
+    let address = IpAddr::from_str(address).ok()?;
+    let fits = match *family {
+        "IPV4" => address.is_ipv4(),
+        "IPV6" => address.is_ipv6(),
+        _ => false,
+    };
+    let known = ["UDP", "TCP", "TLS", "WS", "WSS"].contains(transport) && port.parse::<u16>().is_ok();
+    (fits && known).then(|| ((*transport).to_owned(), address.to_canonical()))
 }
 
 #[cfg(test)]
@@ -177,6 +191,19 @@ mod tests {
     }
 
     #[test]
+    fn a_name_with_a_line_break_forges_nothing() {
+        let now = time::macros::datetime!(2026-11-23 05:45 UTC);
+        for forged in [
+            "AccountID: \nRemoteAddress: IPV4/TCP/203.0.113.199/1\r\n",
+            "AccountID: 1007\r\nAccountID: 1008\r\n",
+            "AccountID: x\nEvent: SuccessfulAuth\r\n",
+        ] {
+            let text = FAILED.replace("AccountID: 1007\r\n", forged);
+            assert_eq!(security_events_of_text(text.as_bytes(), now), [], "{forged:?}");
+        }
+    }
+
+    #[test]
     fn reads_addresses() {
         for (text, transport, address) in [
             ("IPV4/UDP/10.0.0.1/60968", "UDP", "10.0.0.1"),
@@ -187,7 +214,18 @@ mod tests {
         ] {
             assert_eq!(remote_address(text), Some((transport.into(), address.parse().unwrap())), "{text}");
         }
-        for bad in ["", "IPV4", "IPV4/UDP", "IPV4/UDP/nobody/1", "IPV4//10.0.0.1/1", "IPV4/U D P/10.0.0.1/1"] {
+        for bad in [
+            "",
+            "IPV4",
+            "IPV4/UDP",
+            "IPV4/UDP/nobody/1",
+            "IPV4//10.0.0.1/1",
+            "IPV4/U D P/10.0.0.1/1",
+            "/T/203.0.113.199",
+            "IPV6/UDP/10.0.0.1/1",
+            "IPV4/UDP/10.0.0.1/1/2",
+            "IPV4/UDP/10.0.0.1/",
+        ] {
             assert_eq!(remote_address(bad), None, "{bad}");
         }
     }

@@ -24,7 +24,7 @@ pub(crate) fn ForgotPage() -> impl IntoView {
         event.prevent_default();
         match people::parse_email(&email.get_untracked()) {
             Ok(address) => {
-                form.send("", move |_| api::request_password_reset(address.clone()), move |()| sent.set(true))
+                form.send("", move |_| api::request_password_reset(address.clone()), move |()| sent.set(true));
             }
             Err(message) => form.refuse(vec![FieldError::new("email", message)]),
         }

@@ -216,7 +216,7 @@ fn Rows(loader: Loader<Page<AuditRow>>, place: Place) -> impl IntoView {
 
 #[component]
 fn Row(row: AuditRow, place: Place) -> impl IntoView {
-    let AuditRow { seq, at, actor, action, outcome, subject, source, .. } = row;
+    let AuditRow { seq, at, actor, action, outcome, subject, details, source, .. } = row;
     let href = move || place.filter.look(|filter| Place::address(filter, Some(seq)));
     let open = move || place.row.get() == Some(seq);
     view! {
@@ -224,7 +224,7 @@ fn Row(row: AuditRow, place: Place) -> impl IntoView {
             <td class="col-number mono"><a data-open href=href aria-label=format!("Row {seq}")>{seq}</a></td>
             <td class="col-time"><Since at=at /></td>
             <td class="col-who">{actor}</td>
-            <td class="col-what">{words::action(&action).to_owned()}</td>
+            <td class="col-what">{words::what(&action, &details).to_owned()}</td>
             <td class="col-why">{subject}</td>
             <td class="col-from mono">{source}</td>
             <td class="col-outcome"><OutcomeWord outcome /></td>

@@ -26,11 +26,12 @@ pub(crate) fn RowPanel(loader: Loader<Page<AuditRow>>, place: Place) -> impl Int
 #[component]
 fn Shown(row: AuditRow, place: Place) -> impl IntoView {
     let AuditRow { seq, at, actor, action, outcome, subject, details, source, previous_hash, hash, .. } = row;
+    let what = words::what(&action, &details).to_owned();
     let details = if details.is_empty() || details == "{}" { None } else { Some(details) };
     let source = (!source.is_empty()).then_some(source);
     view! {
         <SidePanel title=format!("Row {seq}") close=move |()| place.close()>
-            <p class="panel-state">{words::action(&action).to_owned()} " " <strong>{subject}</strong></p>
+            <p class="panel-state">{what} " " <strong>{subject}</strong></p>
             <dl class="facts">
                 <dt>"Outcome"</dt>
                 <dd><OutcomeWord outcome /></dd>

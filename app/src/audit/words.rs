@@ -1,7 +1,16 @@
 //! Actions of the audit log in plain words.
 
-/// What was done, in the past tense; the stable name where there are no words for it.
-pub(crate) fn action(name: &str) -> &str {
+/// What was done, in the past tense. An agent's stream stands for several things, which its details tell apart.
+pub(crate) fn what<'a>(name: &'a str, details: &str) -> &'a str {
+    match name {
+        "agent/link" if details.contains("\"batch\"") => "Detected and blocked",
+        "agent/link" if details.contains("\"refused_revision\"") => "Refused a policy",
+        other => action(other),
+    }
+}
+
+/// The same for the name alone; the stable name where there are no words for it.
+fn action(name: &str) -> &str {
     match name {
         "account/sign_up" => "Asked for an organisation",
         "account/verify_email" => "Made the organisation",

@@ -115,7 +115,7 @@ fn AccountMenu(me: StoredValue<Me>) -> impl IntoView {
         <Menu
             id="account-menu"
             label=format!("Account: {email}")
-            button=move || view! { <span class="account-name">{short.clone()}</span> <Icon glyph=Glyph::ChevronDown /> }
+            button=move || view! { <span class="account-short"><Icon glyph=Glyph::User /></span> <span class="account-name">{short.clone()}</span> <Icon glyph=Glyph::ChevronDown /> }
         >
             <p class="menu-text">{email.clone()} <small>{role}</small></p>
             <ThemeItem label="System theme" glyph=Glyph::Monitor theme=None />

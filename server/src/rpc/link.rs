@@ -110,9 +110,9 @@ impl Link {
         let hello = agents::Hello { agent_version, hostname, pbx_kind, pbx_version, firewall };
         agents::connected(&self.ctx, &self.agent, self.id, hello).await.map_err(status)?;
         tracing::info!(tenant.id = %self.agent.tenant_id, pbx.id = %self.agent.pbx_id, "An agent connected");
-        if let Some((seq, _)) = bans {
+        if let Some((seq, digest)) = bans {
             // So that the portal does not show an agent as behind that has it all.
-            agents::bans_applied(&self.ctx, &self.agent, seq, 0).await.map_err(status)?;
+            agents::bans_applied(&self.ctx, &self.agent, seq, digest, None).await.map_err(status)?;
         }
         let mut outbox = Outbox::new(bans);
         outbox.push(FromServer::Welcome(Welcome {
@@ -181,7 +181,9 @@ impl Link {
             FromAgent::BansApplied(applied) => {
                 outbox.bans_applied(applied.seq, applied.digest, applied.resync);
                 if !applied.resync {
-                    agents::bans_applied(&self.ctx, &self.agent, applied.seq, applied.took_us).await.map_err(status)?;
+                    agents::bans_applied(&self.ctx, &self.agent, applied.seq, applied.digest, Some(applied.took_us))
+                        .await
+                        .map_err(status)?;
                 }
             }
             FromAgent::Report(batch) => {

@@ -95,7 +95,7 @@ async fn every_operation_answers_each_role_as_the_table_says() {
 }
 
 #[tokio::test]
-async fn a_role_that_is_taken_away_is_gone_at_once() {
+async fn a_session_that_names_a_tenant_without_a_role_there_opens_nothing() {
     let server = TestServer::start().await;
     let tenant = server.tenant("taken").await;
     let other = server.tenant("other").await;

@@ -96,7 +96,7 @@ async fn what_was_applied_and_refused() {
     store::agents::policy_refused(&mut tx, id, "no nftables").await.unwrap();
     assert_eq!(pbx(&mut tx, NOW).await.last_refusal, "no nftables");
     store::agents::policy_applied(&mut tx, id, 1, &[0xab, 0x01], 900).await.unwrap();
-    store::agents::bans_applied(&mut tx, id, 1, 40).await.unwrap();
+    store::agents::bans_applied(&mut tx, id, 1, Some(40)).await.unwrap();
     let pbx = pbx(&mut tx, NOW).await;
     assert_eq!((pbx.applied_revision, pbx.applied_digest.as_str(), pbx.last_refusal.as_str()), (1, "ab01", ""));
     assert_eq!((pbx.applied_ban_seq, pbx.wanted_ban_seq, pbx.wanted_revision), (1, 1, 1));
