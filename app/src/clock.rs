@@ -149,7 +149,7 @@ pub(crate) fn Until(
         None => in_utc(at),
         Some(now) => match at.unix_timestamp() - now {
             ..=0 => passed.to_owned(),
-            left @ 1..=3599 => format!("{}:{:02}", left / 60, left % 60),
+            left @ 1..=3600 => format!("{}:{:02}", left / 60, left % 60),
             left => short_duration(left),
         },
     };

@@ -8,8 +8,8 @@ use crate::allowed_ips::api;
 use crate::allowed_ips::page::Listing;
 use crate::calls::FormState;
 use crate::clock::{browser_now, from_local_field, to_local_field};
-use crate::look::{Look, Peek};
-use crate::ui::dialog::Dialog;
+use crate::look::Look;
+use crate::ui::dialog::{Dialog, open_while_some};
 use crate::ui::field::{FormMessage, Submit, TextField};
 
 /// What the form begins with.
@@ -45,17 +45,7 @@ pub(crate) fn AllowDialog(
     editing: RwSignal<Option<Editing>>,
     listing: Listing,
 ) -> impl IntoView {
-    let open = RwSignal::new(false);
-    Effect::new(move || open.set(editing.look(Option::is_some)));
-    Effect::watch(
-        move || open.get(),
-        move |open, _, _| {
-            if !open && editing.peek(Option::is_some) {
-                editing.set(None);
-            }
-        },
-        false,
-    );
+    let open = open_while_some(editing);
     let is_new = move || editing.look(|editing| editing.as_ref().is_none_or(|editing| editing.id.is_none()));
     view! {
         <Dialog id="allow" open title=Signal::derive(move || if is_new() { "Allow an address" } else { "Edit the entry" }.to_owned())>

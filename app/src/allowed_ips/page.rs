@@ -17,7 +17,7 @@ use crate::frame::SignedIn;
 use crate::go::{Go, OPEN};
 use crate::live::{Live, Topic};
 use crate::load::load;
-use crate::look::Look;
+use crate::look::{Look, Peek};
 use crate::ui::icon::{Glyph, Icon};
 use crate::ui::menu::Menu;
 use crate::ui::page_header::{PageHeader, counted};
@@ -115,7 +115,7 @@ fn List(page: Result<Page<AllowedIp>, ApiError>, search: Memo<String>) -> impl I
     Effect::watch(move || search.get(), move |_, _, _| listing.start_over(), false);
     Effect::new(move || loader.error.look(|error| error.iter().for_each(leave_if_signed_out)));
     expect_context::<Live>().on_change(&[Topic::AllowedIps], move || {
-        if listing.selection.count() == 0 {
+        if !listing.selection.any_now() {
             listing.news.set_value(true);
             listing.reload();
         }
@@ -199,9 +199,18 @@ fn use_prefill(editing: RwSignal<Option<Editing>>, go: Go) {
     Effect::new(move || {
         if let Some(target) = query.look(|query| query.get("allow")) {
             editing.set(Some(Editing::new(if target == OPEN { "" } else { &target })));
-            go.replace("/allowed-ips".to_owned());
         }
     });
+    // The address asks for it until it is closed: going elsewhere while the page still loads would load it twice.
+    Effect::watch(
+        move || editing.look(Option::is_none),
+        move |closed, before, _| {
+            if *closed && before == Some(&false) && query.peek(|query| query.get("allow")).is_some() {
+                go.replace("/allowed-ips".to_owned());
+            }
+        },
+        false,
+    );
 }
 
 #[component]

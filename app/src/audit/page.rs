@@ -97,7 +97,7 @@ fn List(page: Result<Page<AuditRow>, ApiError>, place: Place) -> impl IntoView {
     );
     Effect::new(move || loader.error.look(|error| error.iter().for_each(leave_if_signed_out)));
     expect_context::<Live>().on_change(&[Topic::Audit], move || {
-        if pages.at_first() && at_top() {
+        if pages.at_first_now() && at_top() {
             reload();
         }
     });
@@ -219,11 +219,12 @@ fn Row(row: AuditRow, place: Place) -> impl IntoView {
     let AuditRow { seq, at, actor, action, outcome, subject, details, source, .. } = row;
     let href = move || place.filter.look(|filter| Place::address(filter, Some(seq)));
     let open = move || place.row.get() == Some(seq);
+    let who = actor.clone();
     view! {
         <tr data-row tabindex="-1" class:open=open>
             <td class="col-number mono"><a data-open href=href aria-label=format!("Row {seq}")>{seq}</a></td>
             <td class="col-time"><Since at=at /></td>
-            <td class="col-who">{actor}</td>
+            <td class="col-who" title=who>{actor}</td>
             <td class="col-what">{words::what(&action, &details).to_owned()}</td>
             <td class="col-why">{subject}</td>
             <td class="col-from mono">{source}</td>

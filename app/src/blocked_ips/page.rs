@@ -137,7 +137,7 @@ impl Listing {
 
     /// Something changed elsewhere: shown at once at the top of the list, else counted.
     fn changed(self) {
-        let reading = !self.pages.at_first() || self.selection.count() != 0 || !at_top();
+        let reading = !self.pages.at_first_now() || self.selection.any_now() || !at_top();
         if !reading {
             self.news.set_value(true);
             self.reload();
@@ -156,7 +156,7 @@ impl Listing {
                 };
                 let new = newest.rows.iter().filter(|ban| !known(ban)).count();
                 // On later pages every row of the first is unknown.
-                self.waiting.set(if self.pages.at_first() { new } else { 0 });
+                self.waiting.set(if self.pages.at_first_now() { new } else { 0 });
             }
         });
     }
@@ -245,9 +245,18 @@ fn use_prefill(dialog: RwSignal<bool>, place: Place) -> RwSignal<String> {
         if let Some(net) = query.look(|query| query.get("block")) {
             prefill.set(if net == OPEN { String::new() } else { net });
             dialog.set(true);
-            place.set_filter(|_| ());
         }
     });
+    // The address asks for it until it is closed: going elsewhere while the page still loads would load it twice.
+    Effect::watch(
+        move || dialog.get(),
+        move |open, before, _| {
+            if !open && before == Some(&true) && query.peek(|query| query.get("block")).is_some() {
+                place.set_filter(|_| ());
+            }
+        },
+        false,
+    );
     prefill
 }
 

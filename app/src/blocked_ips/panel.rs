@@ -120,8 +120,9 @@ fn Evidence(evidence: Vec<EvidenceEvent>) -> impl IntoView {
     let first = evidence.first().map(|event| event.at);
     let events = evidence
         .into_iter()
-        .map(|event| {
-            let after = first.map(|first| (event.at - first).whole_seconds()).filter(|seconds| *seconds > 0);
+        .enumerate()
+        .map(|(index, event)| {
+            let after = first.map(|first| (event.at - first).whole_seconds()).filter(|_| index > 0);
             view! {
                 <li>
                     <span class="timeline-when">

@@ -163,7 +163,7 @@ pub(crate) fn SelectionBar(unblocking: Unblocking) -> impl IntoView {
                     <button
                         type="button"
                         class="button"
-                        on:click=move |_| unblocking.unblock_matching(place.filter.get_untracked(), total())
+                        on:click=move |_| unblocking.unblock_matching(place.filter.get_untracked(), untrack(total))
                     >
                         {move || format!("Unblock all {} that match", grouped(total()))}
                     </button>

@@ -8,11 +8,11 @@ use policy::people;
 
 use crate::calls::FormState;
 use crate::clock::Until;
-use crate::look::{Look, Peek};
+use crate::look::Look;
 use crate::pbxes::api;
 use crate::pbxes::page::Listing;
 use crate::ui::copy_text::CopyText;
-use crate::ui::dialog::Dialog;
+use crate::ui::dialog::{Dialog, open_while_some};
 use crate::ui::field::{FormMessage, Submit, TextField};
 use crate::ui::icon::{Glyph, Icon};
 
@@ -55,22 +55,6 @@ fn AddForm(open: RwSignal<bool>, listing: Listing) -> impl IntoView {
             </div>
         </form>
     }
-}
-
-/// Keeps a dialog open while there is something to show, and forgets it when it is closed.
-fn open_while_some<T: Send + Sync + 'static>(shown: RwSignal<Option<T>>) -> RwSignal<bool> {
-    let open = RwSignal::new(false);
-    Effect::new(move || open.set(shown.look(Option::is_some)));
-    Effect::watch(
-        move || open.get(),
-        move |open, _, _| {
-            if !open && shown.peek(Option::is_some) {
-                shown.set(None);
-            }
-        },
-        false,
-    );
-    open
 }
 
 /// The command of a PBX that was added, or that gets a new agent.

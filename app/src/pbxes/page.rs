@@ -12,7 +12,7 @@ use crate::frame::SignedIn;
 use crate::go::Go;
 use crate::live::{Live, Topic};
 use crate::load::load;
-use crate::look::Look;
+use crate::look::{Look, Peek};
 use crate::pbxes::add::{AddDialog, CommandDialog, RenameDialog};
 use crate::pbxes::api;
 use crate::pbxes::row::Rows;
@@ -88,9 +88,18 @@ fn List(pbxes: Result<Vec<Pbx>, ApiError>) -> impl IntoView {
     Effect::new(move || {
         if query.look(|query| query.get("add").is_some()) {
             adding.set(true);
-            go.replace("/pbxes".to_owned());
         }
     });
+    // The address asks for it until it is closed: going elsewhere while the page still loads would load it twice.
+    Effect::watch(
+        move || adding.get(),
+        move |open, before, _| {
+            if !open && before == Some(&true) && query.peek(|query| query.get("add")).is_some() {
+                go.replace("/pbxes".to_owned());
+            }
+        },
+        false,
+    );
     let count = Signal::derive(move || loader.data.look(|pbxes| i64::try_from(pbxes.as_ref()?.len()).ok()));
     let none = Memo::new(move |_| count.get() == Some(0));
     view! {

@@ -2,8 +2,10 @@
 
 use leptos::html;
 use leptos::prelude::*;
+use web_sys::HtmlDialogElement;
 
 use crate::browser::focus_soon;
+use crate::look::{Look, Peek};
 use crate::ui::icon::{Glyph, Icon};
 use crate::ui::when::When;
 
@@ -27,14 +29,11 @@ pub(crate) fn Dialog(
 ) -> impl IntoView {
     let element = NodeRef::<html::Dialog>::new();
     Effect::new(move || {
-        let open = open.get();
+        let wanted = open.get();
         let Some(element) = element.get() else { return };
-        if open && !element.open() {
-            // Only an element outside of the document is refused.
-            let _ = element.show_modal();
-            // The content is drawn after this; a question begins at its harmless answer.
-            focus_soon(format!("#{id} [autofocus], #{id} .dialog-actions button"));
-        } else if !open && element.open() {
+        if wanted && !element.open() {
+            show(element, id, open, 60);
+        } else if !wanted && element.open() {
             element.close();
         }
     });
@@ -59,4 +58,39 @@ pub(crate) fn Dialog(
             </When>
         </dialog>
     }
+}
+
+/// Shows a dialog as soon as it is in the document: a page that one goes to is built before it is put there.
+fn show(element: HtmlDialogElement, id: &'static str, open: RwSignal<bool>, frames: u32) {
+    if !element.is_connected() {
+        if frames > 0 && open.try_get_untracked() == Some(true) {
+            request_animation_frame(move || show(element, id, open, frames - 1));
+        }
+        return;
+    }
+    // Refused only when it is open already.
+    let _ = element.show_modal();
+    // The content is drawn after this; a question begins at its harmless answer.
+    focus_soon(format!("#{id} [autofocus], #{id} .dialog-actions button"));
+}
+
+/// Whether a dialog is open that shows something: it opens when there is something, which is forgotten when it closes.
+pub(crate) fn open_while_some<T: Send + Sync + 'static>(shown: RwSignal<Option<T>>) -> RwSignal<bool> {
+    let open = RwSignal::new(false);
+    Effect::new(move || {
+        let wanted = shown.look(Option::is_some);
+        if open.get_untracked() != wanted {
+            open.set(wanted);
+        }
+    });
+    Effect::watch(
+        move || open.get(),
+        move |open, before, _| {
+            if !open && before == Some(&true) && shown.peek(Option::is_some) {
+                shown.set(None);
+            }
+        },
+        false,
+    );
+    open
 }

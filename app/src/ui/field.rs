@@ -105,13 +105,13 @@ pub(crate) fn TextField(
     keep_in_step(element, value);
     let error = Signal::derive(move || form.field(name));
     let judge = move |leaving: bool| {
-        let shown = error.get_untracked().is_some();
+        // A field that is taken out of the page loses the focus when its values are gone already.
+        let (Some(wrong), Some(text)) = (error.try_get_untracked(), value.try_get_untracked()) else { return };
         if let Some(check) = check
-            && (leaving || shown)
+            && (leaving || wrong.is_some())
         {
-            let text = value.get_untracked();
             form.set_field(name, if text.is_empty() { None } else { check(&text) });
-        } else if shown {
+        } else if wrong.is_some() {
             form.set_field(name, None);
         }
     };

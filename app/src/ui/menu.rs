@@ -21,7 +21,7 @@ pub(crate) fn Menu(
     let (whole, opener) = (NodeRef::<html::Div>::new(), NodeRef::<html::Button>::new());
     let inside = move |target: Option<web_sys::EventTarget>| {
         let node = target.and_then(|target| target.dyn_into::<web_sys::Node>().ok());
-        whole.get_untracked().is_some_and(|whole| whole.contains(node.as_ref()))
+        whole.try_get_untracked().flatten().is_some_and(|whole| whole.contains(node.as_ref()))
     };
     let escape = move |event: web_sys::KeyboardEvent| {
         if event.key() == "Escape" && open.get_untracked() {

@@ -22,6 +22,11 @@ impl Selection {
         self.0.look(BTreeSet::len)
     }
 
+    /// Whether any are selected, without following it.
+    pub(crate) fn any_now(self) -> bool {
+        self.0.peek(|selected| !selected.is_empty())
+    }
+
     /// Whether a row is selected.
     pub(crate) fn has(self, id: Uuid) -> bool {
         self.0.look(|selected| selected.contains(&id))

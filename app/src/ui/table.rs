@@ -83,6 +83,11 @@ impl Pages {
         self.0.look(Vec::is_empty)
     }
 
+    /// The same, without following it.
+    pub(crate) fn at_first_now(self) -> bool {
+        self.0.peek(Vec::is_empty)
+    }
+
     /// The cursor that the page begins after, without following it.
     pub(crate) fn after(self) -> Option<String> {
         self.0.peek(|cursors| cursors.last().cloned())
