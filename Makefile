@@ -1,5 +1,5 @@
 # Everything a person or CI calls. The logic is in scripts/.
-.PHONY: help run code clean-data build test lint bench fuzz
+.PHONY: help run code clean-data build test lint queries bench fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,10 @@ test: ## everything that CI runs
 lint: ## formatting, clippy, documentation, crate directions, dependencies
 	@scripts/install-tools.sh test
 	@scripts/test.sh lint
+
+queries: ## check the SQL against migrations/ and write .sqlx, after a change of either
+	@scripts/install-tools.sh test
+	@scripts/test-postgres.sh scripts/check-queries.sh write
 
 bench: ## measure, and compare with the targets
 	@scripts/install-tools.sh run

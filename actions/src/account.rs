@@ -61,8 +61,8 @@ pub async fn log_in(ctx: &Ctx, visitor: &Visitor, email: &str, password: &str) -
     match user {
         Some(user) if right => {
             guesses::right(ctx, &subject).await?;
-            let stage = if user.totp_confirmed { Stage::NeedsCode } else { Stage::NeedsTotpSetup };
-            let login = Login { user_id: user.id, stage, tenant_id: None };
+            let stage = if user.totp.is_some() { Stage::NeedsCode } else { Stage::NeedsTotpSetup };
+            let login = Login { user_id: user.id, stage, tenant_id: None, setup: None };
             audit_login(ctx, visitor, Some(&user), &email, Operation::LogIn, Ok(login)).await
         }
         user => {
@@ -129,6 +129,7 @@ pub(crate) async fn complete(
             user_id: user.id,
             stage: Stage::SignedIn,
             tenant_id: tenants.first().map(|membership| membership.tenant_id),
+            setup: None,
         }),
         Err(error) => Err(error),
     };

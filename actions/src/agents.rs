@@ -295,11 +295,17 @@ pub async fn policy_applied(
 /// The agent has refused a policy and stays on the last good one.
 pub async fn policy_refused(ctx: &Ctx, agent: &Agent, revision: i64, reason: &str) -> Result<(), ActError> {
     let mut act = agent.act(ctx).await?;
-    let reason: String = reason.chars().filter(|c| !c.is_control()).take(500).collect();
+    let mut reason: String = reason.chars().filter(|c| !c.is_control()).take(500).collect();
+    if reason.is_empty() {
+        "The agent gave no reason.".clone_into(&mut reason);
+    }
     act.subject(&agent.pbx_name);
     act.detail("refused_revision", revision);
     act.detail("reason", reason.clone());
-    store::agents::policy_refused(&mut act.tx, agent.pbx_id, &reason).await?;
+    if !store::agents::policy_refused(&mut act.tx, agent.pbx_id, &reason).await? {
+        // Known: what an agent repeats must not fill the log.
+        return act.finish_quietly().await;
+    }
     act.publish(Topic::Pbxes);
     act.finish(Ok(())).await
 }

@@ -19,6 +19,19 @@ pub struct Login {
     pub stage: Stage,
     /// The tenant worked in.
     pub tenant_id: Option<TenantId>,
+    /// The TOTP seed of a set-up under way. Kept here and not with the person, so that nobody else who has come as far as
+    /// the password is ever shown the seed that she then proves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<UnprovenSeed>,
+}
+
+/// A sealed TOTP seed that no code has been shown for yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnprovenSeed {
+    /// Base64 of the sealed seed.
+    pub(crate) sealed: String,
+    /// The key that opens it.
+    pub(crate) key_id: String,
 }
 
 /// Who sends a request.

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::caller::{Caller, Login, Visitor};
 use crate::ctx::{Ctx, secret};
 use crate::error::ActError;
-use crate::{account, allowed_ips, pbxes, sign_up, tokens, totp};
+use crate::{allowed_ips, pbxes, sign_up, tokens, totp};
 
 const EMAIL: &str = "demo@ringfence.example";
 const PBX: &str = "hq";
@@ -81,18 +81,14 @@ pub async fn seed(ctx: &Ctx) -> Result<Demo, ActError> {
 }
 
 async fn set_up_totp(ctx: &Ctx, user: UserId, address: IpAddr) -> Result<String, ActError> {
-    let login = Login { user_id: user, stage: Stage::NeedsTotpSetup, tenant_id: None };
-    let visitor = Visitor { address, login: Some(login) };
     if let Some(secret) = totp::demo_secret(ctx, user).await? {
         return Ok(secret);
     }
-    totp::begin(ctx, &visitor).await?;
-    let secret =
-        totp::demo_secret(ctx, user).await?.ok_or_else(|| ActError::internal("the demo's TOTP seed is missing"))?;
-    totp::confirm(ctx, &visitor, &totp::demo_code(ctx, user).await?).await?;
-    let memberships = account::memberships(ctx, user).await?;
-    debug_assert!(!memberships.is_empty());
-    Ok(secret)
+    let login = Login { user_id: user, stage: Stage::NeedsTotpSetup, tenant_id: None, setup: None };
+    let (login, setup) = totp::begin(ctx, &Visitor { address, login: Some(login) }).await?;
+    let code = totp::demo_code(ctx, &setup.key)?;
+    totp::confirm(ctx, &Visitor { address, login: Some(login) }, &code).await?;
+    totp::demo_secret(ctx, user).await?.ok_or_else(|| ActError::internal("the demo's TOTP seed is missing"))
 }
 
 /// The demo PBX's token, unless an agent has enrolled; and, the first time, an address that is allowed.

@@ -66,18 +66,53 @@ async fn request_inner(ctx: &Ctx, form: &SignUpForm) -> Result<(), ActError> {
     Ok(tx.commit().await?)
 }
 
-/// Follows the link: makes the tenant and its Super administrator, who must set up TOTP before anything else opens.
-pub async fn verify(ctx: &Ctx, visitor: &Visitor, token: &str) -> Result<Login, ActError> {
+/// Follows the link with the password of the sign-up: makes the tenant and its Super administrator, who must set up TOTP
+/// before anything else opens. The link alone is not enough: who had the mailbox's owner confirm a sign-up of his would
+/// know the password of her account.
+pub async fn verify(ctx: &Ctx, visitor: &Visitor, token: &str, password: &str) -> Result<Login, ActError> {
+    let token_hash = tokens::hash(token);
+    let mut tx = ctx.store().platform().await?;
+    let found = store::people::find_sign_up(&mut tx, &token_hash, ctx.now()).await?;
+    tx.commit().await?;
+    let Some(sign_up) = found else { return Err(refuse(ctx, visitor, "", spent_link()).await) };
+    if let Err(error) = check_password(ctx, &sign_up, password).await {
+        return Err(refuse(ctx, visitor, &sign_up.email, error).await);
+    }
     let mut tx = ctx.store().tenant(TenantId(Uuid::now_v7())).await?;
     // Taken in the transaction that makes the tenant: when that fails, the link stays good.
-    let Some(sign_up) = store::people::take_sign_up(&mut tx, &tokens::hash(token), ctx.now()).await? else {
+    let Some(sign_up) = store::people::take_sign_up(&mut tx, &token_hash, ctx.now()).await? else {
         tx.rollback().await?;
-        let error = ActError::Refused("This link has been used or has expired. Log in, or sign up again.".to_owned());
-        return account::log_installation(ctx, visitor, Operation::VerifyEmail, "", Err(error)).await;
+        return Err(refuse(ctx, visitor, &sign_up.email, spent_link()).await);
     };
     let user_id = UserId(Uuid::now_v7());
     create(ctx, tx, visitor.address, user_id, &sign_up).await?;
-    Ok(Login { user_id, stage: Stage::NeedsTotpSetup, tenant_id: None })
+    Ok(Login { user_id, stage: Stage::NeedsTotpSetup, tenant_id: None, setup: None })
+}
+
+async fn check_password(ctx: &Ctx, sign_up: &SignUp, password: &str) -> Result<(), ActError> {
+    let subject = format!("password {}", sign_up.email);
+    guesses::begin(ctx, &subject, guesses::PASSWORD).await?;
+    if ctx.passwords().verify(password, Some(&sign_up.password_hash)).await? {
+        guesses::right(ctx, &subject).await
+    } else {
+        Err(ActError::field(
+            "password",
+            "This is not the password that was chosen at sign-up. Didn't you sign up? Then sign up yourself: this link makes somebody else's organisation.",
+        ))
+    }
+}
+
+fn spent_link() -> ActError {
+    ActError::Refused("This link has been used or has expired. Log in, or sign up again.".to_owned())
+}
+
+/// Audits a refusal where there is no tenant yet.
+async fn refuse(ctx: &Ctx, visitor: &Visitor, subject: &str, error: ActError) -> ActError {
+    let result: Result<(), ActError> = Err(error);
+    match account::log_installation(ctx, visitor, Operation::VerifyEmail, subject, result).await {
+        Err(error) => error,
+        Ok(()) => spent_link(),
+    }
 }
 
 /// Makes the tenant of the transaction and its first person.

@@ -1,12 +1,13 @@
 //! TOTP (RFC 6238): set-up with proof, codes that are accepted once, recovery codes.
 
+use data_encoding::BASE64;
 use policy::account::{Stage, TotpSetup};
 use policy::authz::Operation;
 use policy::ids::UserId;
 use store::people::User;
 use totp_rs::{Builder, Secret, Totp};
 
-use crate::caller::{Login, Visitor};
+use crate::caller::{Login, UnprovenSeed, Visitor};
 use crate::ctx::Ctx;
 use crate::error::ActError;
 use crate::{account, tokens};
@@ -14,18 +15,18 @@ use crate::{account, tokens};
 /// Recovery codes given at set-up.
 pub const RECOVERY_CODES: usize = 10;
 
-/// Begins the set-up of the person who is logged in up to the password: a new seed, as QR code and as text.
-pub async fn begin(ctx: &Ctx, visitor: &Visitor) -> Result<TotpSetup, ActError> {
-    let user = setting_up(ctx, visitor).await?;
-    // Reloading the page must not make the code that was just scanned useless.
-    let totp = if let Some((sealed, key_id)) = &user.totp {
-        totp(ctx, &user, sealed, key_id)?
+/// Begins the set-up of the person who is logged in up to the password: a seed, as QR code and as text. The same one for the
+/// same session, since reloading the page must not make the code that was just scanned useless, and another one for each
+/// other session. The session must keep the login that this gives.
+pub async fn begin(ctx: &Ctx, visitor: &Visitor) -> Result<(Login, TotpSetup), ActError> {
+    let (mut login, user) = setting_up(ctx, visitor).await?;
+    let totp = if let Some(seed) = &login.setup {
+        unproven(ctx, &user, seed)?
     } else {
         let secret = Secret::generate();
         let sealed = ctx.master_key().seal(&seed_name(user.id), secret.to_base32().as_bytes())?;
-        let mut tx = ctx.store().platform().await?;
-        store::people::begin_totp(&mut tx, user.id, &sealed, ctx.master_key().id()).await?;
-        tx.commit().await?;
+        let key_id = ctx.master_key().id().to_owned();
+        login.setup = Some(UnprovenSeed { sealed: BASE64.encode(&sealed), key_id });
         build(secret, &user.email)?
     };
     let key = secret_text(&totp)?;
@@ -33,57 +34,70 @@ pub async fn begin(ctx: &Ctx, visitor: &Visitor) -> Result<TotpSetup, ActError> 
         key.as_bytes().chunks(4).map(|group| String::from_utf8_lossy(group).into_owned()).collect();
     let qr_png_base64 = totp.to_qr_base64().map_err(|error| ActError::internal(format!("{error:?}")))?;
     account::log_person(ctx, visitor, &user, Operation::BeginTotp).await?;
-    Ok(TotpSetup { qr_png_base64, key: groups.join(" ") })
+    Ok((login, TotpSetup { qr_png_base64, key: groups.join(" ") }))
 }
 
-/// Proves the set-up with a code: the login is complete, and there are ten recovery codes.
+/// Proves the set-up with a code: the login is complete, all other sessions of the person end, and there are ten recovery codes.
 pub async fn confirm(ctx: &Ctx, visitor: &Visitor, code: &str) -> Result<(Login, Vec<String>), ActError> {
-    let user = setting_up(ctx, visitor).await?;
+    let (login, user) = setting_up(ctx, visitor).await?;
     let codes: Vec<String> = (0..RECOVERY_CODES).map(|_| tokens::recovery_code()).collect();
-    let result = account::guarded(ctx, user.id, prove(ctx, &user, code, &codes)).await;
+    let result = match &login.setup {
+        Some(seed) => account::guarded(ctx, user.id, prove(ctx, &user, seed, code, &codes)).await,
+        None => Err(ActError::Refused("Load this page again and scan the code first.".to_owned())),
+    };
     let login = account::complete(ctx, visitor, &user, Operation::ConfirmTotp, result).await?;
     Ok((login, codes))
 }
 
-async fn prove(ctx: &Ctx, user: &User, code: &str, codes: &[String]) -> Result<bool, ActError> {
-    let Some(step) = matching_step(ctx, user, code)? else { return Ok(false) };
+async fn prove(ctx: &Ctx, user: &User, seed: &UnprovenSeed, code: &str, codes: &[String]) -> Result<bool, ActError> {
+    let Some(step) = matching_step(ctx, &unproven(ctx, user, seed)?, code)? else { return Ok(false) };
     let hashes: Vec<Vec<u8>> = codes.iter().map(|code| tokens::recovery_hash(user.id.0, code)).collect();
+    let sealed = BASE64.decode(seed.sealed.as_bytes()).map_err(ActError::internal)?;
     let mut tx = ctx.store().platform().await?;
-    let proven = store::people::use_totp_step(&mut tx, user.id, step).await?
-        && store::people::confirm_totp(&mut tx, user.id, ctx.now()).await?;
-    if proven {
+    let kept = store::people::set_totp(&mut tx, user.id, &sealed, &seed.key_id, step, ctx.now()).await?;
+    if kept {
         store::people::set_recovery_codes(&mut tx, user.id, &hashes).await?;
+        store::sessions::delete_of_user(&mut tx, user.id).await?;
     }
     tx.commit().await?;
-    Ok(proven)
+    Ok(kept)
 }
 
 /// Whether a code is right and was not used before; uses it up.
 pub(crate) async fn use_code(ctx: &Ctx, user: &User, code: &str) -> Result<bool, ActError> {
-    let Some(step) = matching_step(ctx, user, code)? else { return Ok(false) };
+    let Some(totp) = proven(ctx, user)? else { return Ok(false) };
+    let Some(step) = matching_step(ctx, &totp, code)? else { return Ok(false) };
     let mut tx = ctx.store().platform().await?;
     let fresh = store::people::use_totp_step(&mut tx, user.id, step).await?;
     tx.commit().await?;
     Ok(fresh)
 }
 
-fn matching_step(ctx: &Ctx, user: &User, code: &str) -> Result<Option<i64>, ActError> {
-    let Some((sealed, key_id)) = &user.totp else { return Ok(None) };
+/// The step of time whose code this is.
+fn matching_step(ctx: &Ctx, totp: &Totp, code: &str) -> Result<Option<i64>, ActError> {
     let code: String = code.chars().filter(char::is_ascii_digit).take(8).collect();
     let now = u64::try_from(ctx.now().unix_timestamp()).map_err(ActError::internal)?;
-    let step = totp(ctx, user, sealed, key_id)?.check(&code, now);
-    step.map(|step| i64::try_from(step).map_err(ActError::internal)).transpose()
+    totp.check(&code, now).map(|step| i64::try_from(step).map_err(ActError::internal)).transpose()
 }
 
-async fn setting_up(ctx: &Ctx, visitor: &Visitor) -> Result<User, ActError> {
+async fn setting_up(ctx: &Ctx, visitor: &Visitor) -> Result<(Login, User), ActError> {
     let login = visitor.person()?;
     let mut tx = ctx.store().platform().await?;
     let user = store::people::by_id(&mut tx, login.user_id).await?.ok_or(ActError::SignedOut)?;
     tx.commit().await?;
-    if login.stage != Stage::NeedsTotpSetup || user.totp_confirmed {
+    if login.stage != Stage::NeedsTotpSetup || user.totp.is_some() {
         return Err(ActError::Refused("The second factor is set up already. Log in with a code.".to_owned()));
     }
-    Ok(user)
+    Ok((login.clone(), user))
+}
+
+/// The proven seed of a person.
+fn proven(ctx: &Ctx, user: &User) -> Result<Option<Totp>, ActError> {
+    user.totp.as_ref().map(|(sealed, key_id)| totp(ctx, user, sealed, key_id)).transpose()
+}
+
+fn unproven(ctx: &Ctx, user: &User, seed: &UnprovenSeed) -> Result<Totp, ActError> {
+    totp(ctx, user, &BASE64.decode(seed.sealed.as_bytes()).map_err(ActError::internal)?, &seed.key_id)
 }
 
 fn totp(ctx: &Ctx, user: &User, sealed: &[u8], key_id: &str) -> Result<Totp, ActError> {
@@ -115,25 +129,19 @@ fn seed_name(user: UserId) -> String {
     format!("totp {user}")
 }
 
-/// The TOTP key of the demo's person, once its set-up is complete or begun.
+/// The TOTP key of the demo's person, once its set-up is complete.
 pub(crate) async fn demo_secret(ctx: &Ctx, user: UserId) -> Result<Option<String>, ActError> {
-    let Some(totp) = demo_totp(ctx, user).await? else { return Ok(None) };
-    secret_text(&totp).map(Some)
+    let mut tx = ctx.store().platform().await?;
+    let user = store::people::by_id(&mut tx, user).await?.ok_or(ActError::NotFound)?;
+    tx.commit().await?;
+    proven(ctx, &user)?.map(|totp| secret_text(&totp)).transpose()
 }
 
-/// A code of the demo's person.
-pub(crate) async fn demo_code(ctx: &Ctx, user: UserId) -> Result<String, ActError> {
-    let totp = demo_totp(ctx, user).await?.ok_or_else(|| ActError::internal("the demo has no TOTP seed"))?;
+/// A code of the demo's person, who is setting up a key.
+pub(crate) fn demo_code(ctx: &Ctx, key: &str) -> Result<String, ActError> {
+    let secret =
+        Secret::try_from_base32(key.replace(' ', "")).map_err(|error| ActError::internal(format!("{error:?}")))?;
     let now = u64::try_from(ctx.now().unix_timestamp()).map_err(ActError::internal)?;
     // The step before: the one of this moment stays free for the person's first login.
-    Ok(totp.generate(now.saturating_sub(30)).to_string())
-}
-
-async fn demo_totp(ctx: &Ctx, user: UserId) -> Result<Option<Totp>, ActError> {
-    let mut tx = ctx.store().platform().await?;
-    let user = store::people::by_id(&mut tx, user).await?;
-    tx.commit().await?;
-    let Some(user) = user else { return Ok(None) };
-    let Some((sealed, key_id)) = &user.totp else { return Ok(None) };
-    totp(ctx, &user, sealed, key_id).map(Some)
+    Ok(build(secret, "demo")?.generate(now.saturating_sub(30)).to_string())
 }

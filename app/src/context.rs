@@ -59,10 +59,18 @@ pub async fn start_session(login: &Login) -> Result<Stage, ApiError> {
     if !goes_on {
         session.insert(BEGAN, ctx.now().unix_timestamp()).await.map_err(ActError::internal)?;
     }
+    keep_in_session(login).await?;
+    Ok(login.stage)
+}
+
+/// Keeps a login that has come no further in its session.
+pub async fn keep_in_session(login: &Login) -> Result<(), ApiError> {
+    let parts: Parts = use_context().ok_or_else(|| lost("the request"))?;
+    let session = session_of(&parts.extensions)?;
     session.insert(LOGIN, login).await.map_err(ActError::internal)?;
     // At once: the session layer would lose it when the answer becomes an error.
     session.save().await.map_err(ActError::internal)?;
-    Ok(login.stage)
+    Ok(())
 }
 
 /// Ends the session.

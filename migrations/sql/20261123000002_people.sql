@@ -4,7 +4,7 @@ CREATE TABLE users (
     email text NOT NULL CONSTRAINT users_email_key UNIQUE,
     password_hash text NOT NULL,
     created_at timestamptz NOT NULL,
-    -- The TOTP seed, sealed; confirmed once a code has been shown for it. The last accepted step stops replay.
+    -- The TOTP seed, sealed, from when a code has been shown for it. The last accepted step stops replay.
     totp_sealed bytea,
     totp_key_id text,
     totp_confirmed_at timestamptz,

@@ -1,6 +1,6 @@
-//! Where a request comes from, and what counts as one source.
+//! Where a request comes from.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -27,14 +27,6 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNe
         }
     }
     client
-}
-
-/// What limits count by: an IPv4 address, or the /64 that one IPv6 customer has to himself.
-pub fn source_key(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-    }
 }
 
 #[cfg(test)]
@@ -68,11 +60,5 @@ mod tests {
         assert_eq!(of("10.0.0.1", &["198.51.100.1, nonsense"]), "10.0.0.1");
         assert_eq!(of("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(of("10.0.0.1", &["10.0.0.3"]), "10.0.0.3");
-    }
-
-    #[test]
-    fn an_ipv6_customer_is_one_source() {
-        assert_eq!(source_key("2001:db8:1:2:3:4:5:6".parse().unwrap()).to_string(), "2001:db8:1:2::");
-        assert_eq!(source_key("203.0.113.9".parse().unwrap()).to_string(), "203.0.113.9");
     }
 }

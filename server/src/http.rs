@@ -9,6 +9,7 @@ pub mod limits;
 mod live;
 mod login_gate;
 mod mailbox;
+pub mod serving;
 mod site;
 
 use std::net::{IpAddr, SocketAddr};

@@ -7,6 +7,7 @@
 mod address;
 pub mod commands;
 pub mod config;
+pub mod connections;
 pub mod http;
 pub mod installation;
 pub mod jobs;

@@ -144,10 +144,12 @@ pub async fn policy_applied(
     Ok(())
 }
 
-/// The agent has refused a policy.
-pub async fn policy_refused(tx: &mut TenantTx, pbx: PbxId, reason: &str) -> Result<(), StoreError> {
-    sqlx::query!("UPDATE pbxes SET last_refusal = $2 WHERE id = $1", pbx.0, reason).execute(tx.conn()).await?;
-    Ok(())
+/// The agent has refused a policy; answers whether that reason is new.
+pub async fn policy_refused(tx: &mut TenantTx, pbx: PbxId, reason: &str) -> Result<bool, StoreError> {
+    let done = sqlx::query!("UPDATE pbxes SET last_refusal = $2 WHERE id = $1 AND last_refusal <> $2", pbx.0, reason)
+        .execute(tx.conn())
+        .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// The agent holds the set of bans as of a change; `None` leaves the time that its last apply took.

@@ -16,43 +16,34 @@ pub struct User {
     pub email: String,
     /// PHC string.
     pub password_hash: String,
-    /// The sealed TOTP seed and the id of the key that opens it.
+    /// The sealed TOTP seed and the id of the key that opens it, once its set-up was proven.
     pub totp: Option<(Vec<u8>, String)>,
-    /// Whether the TOTP set-up has been proven.
-    pub totp_confirmed: bool,
 }
 
 /// The account of an e-mail address.
 pub async fn by_email(tx: &mut PlatformTx, email: &str) -> Result<Option<User>, StoreError> {
-    let row = sqlx::query!(
-        "SELECT id, email, password_hash, totp_sealed, totp_key_id, totp_confirmed_at FROM users WHERE email = $1",
-        email
-    )
-    .fetch_optional(tx.conn())
-    .await?;
+    let row =
+        sqlx::query!("SELECT id, email, password_hash, totp_sealed, totp_key_id FROM users WHERE email = $1", email)
+            .fetch_optional(tx.conn())
+            .await?;
     Ok(row.map(|row| User {
         id: row.id.into(),
         email: row.email,
         password_hash: row.password_hash,
         totp: row.totp_sealed.zip(row.totp_key_id),
-        totp_confirmed: row.totp_confirmed_at.is_some(),
     }))
 }
 
 /// The account of an id.
 pub async fn by_id(tx: &mut PlatformTx, id: UserId) -> Result<Option<User>, StoreError> {
-    let row = sqlx::query!(
-        "SELECT id, email, password_hash, totp_sealed, totp_key_id, totp_confirmed_at FROM users WHERE id = $1",
-        id.0
-    )
-    .fetch_optional(tx.conn())
-    .await?;
+    let row = sqlx::query!("SELECT id, email, password_hash, totp_sealed, totp_key_id FROM users WHERE id = $1", id.0)
+        .fetch_optional(tx.conn())
+        .await?;
     Ok(row.map(|row| User {
         id: row.id.into(),
         email: row.email,
         password_hash: row.password_hash,
         totp: row.totp_sealed.zip(row.totp_key_id),
-        totp_confirmed: row.totp_confirmed_at.is_some(),
     }))
 }
 
@@ -82,25 +73,26 @@ pub async fn set_password(tx: &mut PlatformTx, id: UserId, password_hash: &str) 
     Ok(())
 }
 
-/// Keeps a TOTP seed that is still to be proven. A proven one is never replaced; answers whether it was kept.
-pub async fn begin_totp(tx: &mut PlatformTx, id: UserId, sealed: &[u8], key_id: &str) -> Result<bool, StoreError> {
+/// Keeps a TOTP seed that was proven with the code of `step`. Never replaces one; answers whether it was kept.
+pub async fn set_totp(
+    tx: &mut PlatformTx,
+    id: UserId,
+    sealed: &[u8],
+    key_id: &str,
+    step: i64,
+    now: OffsetDateTime,
+) -> Result<bool, StoreError> {
     let done = sqlx::query!(
-        "UPDATE users SET totp_sealed = $2, totp_key_id = $3 WHERE id = $1 AND totp_confirmed_at IS NULL",
+        "UPDATE users SET totp_sealed = $2, totp_key_id = $3, totp_last_step = $4, totp_confirmed_at = $5
+         WHERE id = $1 AND totp_sealed IS NULL",
         id.0,
         sealed,
-        key_id
+        key_id,
+        step,
+        now
     )
     .execute(tx.conn())
     .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Marks the TOTP set-up as proven; answers whether it was not yet.
-pub async fn confirm_totp(tx: &mut PlatformTx, id: UserId, now: OffsetDateTime) -> Result<bool, StoreError> {
-    let done =
-        sqlx::query!("UPDATE users SET totp_confirmed_at = $2 WHERE id = $1 AND totp_confirmed_at IS NULL", id.0, now)
-            .execute(tx.conn())
-            .await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -212,6 +204,22 @@ pub async fn insert_sign_up(
     .execute(tx.conn())
     .await?;
     Ok(())
+}
+
+/// The sign-up of a token, without using it up.
+pub async fn find_sign_up(
+    tx: &mut PlatformTx,
+    token_hash: &[u8],
+    now: OffsetDateTime,
+) -> Result<Option<SignUp>, StoreError> {
+    Ok(sqlx::query_as!(
+        SignUp,
+        "SELECT organisation, slug, email, password_hash FROM sign_ups WHERE token_hash = $1 AND expires_at > $2",
+        token_hash,
+        now
+    )
+    .fetch_optional(tx.conn())
+    .await?)
 }
 
 /// Takes a sign-up out, so that its token works once.

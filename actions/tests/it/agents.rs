@@ -170,6 +170,11 @@ async fn streams_states_and_answers() {
     agents::policy_refused(ctx, &agent, snapshot.revision, "no\0 nftables").await.unwrap();
     portal.assert_audited(&caller, "agent/link", Outcome::Done).await;
     assert_eq!(pbx().await.last_refusal, "no nftables");
+    let rows = portal.audit_rows(&caller).await;
+    agents::policy_refused(ctx, &agent, snapshot.revision, "no nftables").await.unwrap();
+    assert_eq!(portal.audit_rows(&caller).await, rows, "said again, written once");
+    agents::policy_refused(ctx, &agent, snapshot.revision, "").await.unwrap();
+    assert_eq!(pbx().await.last_refusal, "The agent gave no reason.");
     agents::policy_applied(ctx, &agent, snapshot.revision, &snapshot.digest(), 900).await.unwrap();
     let seen = pbx().await;
     assert_eq!((seen.applied_revision, seen.last_refusal.as_str()), (seen.wanted_revision, ""));

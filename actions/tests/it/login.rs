@@ -5,7 +5,7 @@ use policy::account::{SignUpForm, Stage};
 use policy::audit::Outcome;
 use time::Duration;
 
-use crate::portal::{PASSWORD, Person, Portal, field_error, form, visitor};
+use crate::portal::{PASSWORD, Person, Portal, code_at, field_error, form, visitor};
 
 /// Logs in up to the password.
 async fn password(portal: &Portal, person: &Person) -> actions::Visitor {
@@ -23,10 +23,13 @@ async fn from_sign_up_to_a_complete_login() {
     let waiting = visitor(Some(login));
     assert!(matches!(actions::caller::caller(ctx, &waiting).await, Err(ActError::SecondFactorNeeded)));
     assert!(account::me(ctx, &waiting).await.unwrap().tenants.is_empty());
-    // The key stays the same when the page is loaded again.
-    let keys = [totp::begin(ctx, &waiting).await.unwrap().key, totp::begin(ctx, &waiting).await.unwrap().key];
-    assert_eq!(keys[0], keys[1]);
-    assert!(field_error(totp::confirm(ctx, &waiting, "000000").await, "code").contains("wrong"));
+    assert!(matches!(totp::confirm(ctx, &waiting, "000000").await, Err(ActError::Refused(_))), "nothing scanned");
+    // The key stays the same when the page is loaded again, and no other session is ever shown it.
+    let (begun, first) = totp::begin(ctx, &waiting).await.unwrap();
+    let begun = visitor(Some(begun));
+    assert_eq!(totp::begin(ctx, &begun).await.unwrap().1.key, first.key);
+    assert_ne!(totp::begin(ctx, &waiting).await.unwrap().1.key, first.key);
+    assert!(field_error(totp::confirm(ctx, &begun, "000000").await, "code").contains("wrong"));
 
     let person = portal.person("bolt").await;
     assert_eq!(person.recovery_codes.len(), totp::RECOVERY_CODES);
@@ -190,14 +193,52 @@ async fn wrong_sign_ups_make_nothing() {
     assert!(field_error(sign_up::request(ctx, &visitor(None), same).await, "slug").contains("taken"));
     for link in ["", "nonsense", &portal.mailed_token("ann@acme.example").await] {
         assert!(
-            matches!(sign_up::verify(ctx, &visitor(None), link).await, Err(ActError::Refused(_))),
+            matches!(sign_up::verify(ctx, &visitor(None), link, PASSWORD).await, Err(ActError::Refused(_))),
             "used or unknown"
         );
     }
     sign_up::request(ctx, &visitor(None), form("late")).await.unwrap();
     let link = portal.mailed_token("ann@late.example").await;
     portal.advance(Duration::hours(24));
-    assert!(matches!(sign_up::verify(ctx, &visitor(None), &link).await, Err(ActError::Refused(_))), "expired");
+    assert!(
+        matches!(sign_up::verify(ctx, &visitor(None), &link, PASSWORD).await, Err(ActError::Refused(_))),
+        "expired"
+    );
+}
+
+/// Somebody signs up with an address that is not his, and its owner follows the link.
+#[tokio::test]
+async fn a_link_is_worth_nothing_without_the_password_of_its_sign_up() {
+    let portal = Portal::new().await;
+    let ctx = &portal.ctx;
+    sign_up::request(ctx, &visitor(None), form("acme")).await.unwrap();
+    let link = portal.mailed_token("ann@acme.example").await;
+    for wrong in ["", "ann's own password"] {
+        let told = field_error(sign_up::verify(ctx, &visitor(None), &link, wrong).await, "password");
+        assert!(told.contains("sign up yourself"), "{told}");
+    }
+    // She does, and only her link makes anything.
+    let own = "ann's quite own password";
+    let hers = SignUpForm { slug: "anns-own".to_owned(), password: own.to_owned(), ..form("acme") };
+    sign_up::request(ctx, &visitor(None), hers).await.unwrap();
+    let own_link = portal.mailed_token("ann@acme.example").await;
+    sign_up::verify(ctx, &visitor(None), &own_link, own).await.unwrap();
+    assert!(matches!(sign_up::verify(ctx, &visitor(None), &link, PASSWORD).await, Err(ActError::Refused(_))));
+}
+
+#[tokio::test]
+async fn proving_the_second_factor_ends_the_other_sessions() {
+    let portal = Portal::new().await;
+    let ctx = &portal.ctx;
+    let waiting = visitor(Some(portal.sign_up("acme").await));
+    let user = waiting.login.as_ref().unwrap().user_id;
+    let (now, until) = (ctx.now(), ctx.now() + Duration::DAY);
+    let data = serde_json::json!({});
+    assert!(store::sessions::create(ctx.store(), b"another", Some(user), &data, now, until).await.unwrap());
+    let (begun, setup) = totp::begin(ctx, &waiting).await.unwrap();
+    let code = code_at(&setup.key, now.unix_timestamp());
+    totp::confirm(ctx, &visitor(Some(begun)), &code).await.unwrap();
+    assert!(store::sessions::load(ctx.store(), b"another", now).await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -209,8 +250,8 @@ async fn two_who_want_the_same_short_name_or_address() {
     sign_up::request(ctx, &visitor(None), other).await.unwrap();
     let (first, second) =
         (portal.mailed_token("ann@acme.example").await, portal.mailed_token("bob@bolt.example").await);
-    sign_up::verify(ctx, &visitor(None), &first).await.unwrap();
-    field_error(sign_up::verify(ctx, &visitor(None), &second).await, "slug");
+    sign_up::verify(ctx, &visitor(None), &first, PASSWORD).await.unwrap();
+    field_error(sign_up::verify(ctx, &visitor(None), &second, PASSWORD).await, "slug");
 
     for slug in ["one", "two"] {
         sign_up::request(ctx, &visitor(None), SignUpForm { email: "eve@eve.example".to_owned(), ..form(slug) })
@@ -221,8 +262,8 @@ async fn two_who_want_the_same_short_name_or_address() {
             // Not followed yet: the second wish gets a link of its own.
             continue;
         }
-        sign_up::verify(ctx, &visitor(None), &link).await.unwrap();
-        assert!(matches!(sign_up::verify(ctx, &visitor(None), &link).await, Err(ActError::Refused(_))));
+        sign_up::verify(ctx, &visitor(None), &link, PASSWORD).await.unwrap();
+        assert!(matches!(sign_up::verify(ctx, &visitor(None), &link, PASSWORD).await, Err(ActError::Refused(_))));
     }
 }
 

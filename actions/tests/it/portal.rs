@@ -64,13 +64,13 @@ impl Portal {
         let form = form(slug);
         actions::sign_up::request(&self.ctx, &visitor(None), form.clone()).await.unwrap();
         let token = self.mailed_token(&form.email).await;
-        actions::sign_up::verify(&self.ctx, &visitor(None), &token).await.unwrap()
+        actions::sign_up::verify(&self.ctx, &visitor(None), &token, PASSWORD).await.unwrap()
     }
 
     /// Signs somebody up and sets up TOTP.
     pub(crate) async fn person(&self, slug: &str) -> Person {
         let login = self.sign_up(slug).await;
-        let setup = actions::totp::begin(&self.ctx, &visitor(Some(login.clone()))).await.unwrap();
+        let (login, setup) = actions::totp::begin(&self.ctx, &visitor(Some(login))).await.unwrap();
         let mut person =
             Person { email: form(slug).email, key: setup.key.replace(' ', ""), login, recovery_codes: Vec::new() };
         let code = person.code(self);
@@ -167,9 +167,14 @@ impl Person {
     }
 
     pub(crate) fn code_at(&self, at: i64) -> String {
-        let totp = Builder::new().with_secret(Secret::try_from_base32(&self.key).unwrap()).build().unwrap();
-        totp.generate(at.unsigned_abs()).to_string()
+        code_at(&self.key, at)
     }
+}
+
+/// What an authenticator app shows for a key at an instant, in seconds since 1970.
+pub(crate) fn code_at(key: &str, at: i64) -> String {
+    let secret = Secret::try_from_base32(key.replace(' ', "")).unwrap();
+    Builder::new().with_secret(secret).build().unwrap().generate(at.unsigned_abs()).to_string()
 }
 
 pub(crate) fn form(slug: &str) -> SignUpForm {

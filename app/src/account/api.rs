@@ -31,11 +31,12 @@ pub async fn sign_up(form: SignUpForm) -> Result<(), ApiError> {
     Ok(actions::sign_up::request(&ctx, &visitor, form).await?)
 }
 
-/// Follows the link of the sign-up mail: makes the tenant and its first person and logs in up to the second factor.
+/// Follows the link of the sign-up mail with the password of the sign-up: makes the tenant and its first person and logs in
+/// up to the second factor.
 #[server(prefix = "/api", endpoint = "account/verify_email", input = Json, output = Json)]
-pub async fn verify_email(token: String) -> Result<Stage, ApiError> {
+pub async fn verify_email(token: String, password: String) -> Result<Stage, ApiError> {
     let (ctx, visitor) = context::visitor().await?;
-    let login = actions::sign_up::verify(&ctx, &visitor, &token).await?;
+    let login = actions::sign_up::verify(&ctx, &visitor, &token, &password).await?;
     context::start_session(&login).await
 }
 
@@ -89,7 +90,9 @@ pub async fn reset_password(token: String, password: String) -> Result<(), ApiEr
 #[server(prefix = "/api", endpoint = "account/begin_totp", input = Json, output = Json)]
 pub async fn begin_totp() -> Result<TotpSetup, ApiError> {
     let (ctx, visitor) = context::visitor().await?;
-    Ok(actions::totp::begin(&ctx, &visitor).await?)
+    let (login, setup) = actions::totp::begin(&ctx, &visitor).await?;
+    context::keep_in_session(&login).await?;
+    Ok(setup)
 }
 
 /// Proves the set-up with a code, completes the login, and gives ten recovery codes, shown once.

@@ -159,21 +159,25 @@ pub(crate) fn DevelopmentMailbox() -> impl IntoView {
     }
 }
 
-/// `/verify?token=…`; a button, since programs that check mails follow links but press nothing.
+/// `/verify?token=…`; a form, since programs that check mails follow links but fill in nothing, and who did not sign up
+/// herself does not know the password.
 #[component]
 pub(crate) fn VerifyPage() -> impl IntoView {
     let form = FormState::new();
+    let password = RwSignal::new(String::new());
     let query = use_query_map();
     let submit = move |event: web_sys::SubmitEvent| {
         event.prevent_default();
         let token = query.peek(|query| query.get("token")).unwrap_or_default();
-        form.send("", move |_| api::verify_email(token.clone()), |stage| browser::load(page_of(stage)));
+        let call = move |_| api::verify_email(token.clone(), password.get_untracked());
+        form.send("", call, |stage| browser::load(page_of(stage)));
     };
     view! {
         <Card title="Confirm your e-mail address" step="Step 2 of 3">
             <form method="post" on:submit=submit novalidate>
                 <p class="card-text">"This makes your organisation. The last step connects your authenticator app."</p>
                 <FormMessage form />
+                <PasswordField id="password" label="The password that you chose" value=password form autofocus=true />
                 <Submit form label="Confirm e-mail address" wide=true />
             </form>
             <p class="card-links"><a href="/sign-up">"Sign up again"</a></p>

@@ -11,8 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::http::Portal;
+use crate::connections::Connections;
 use crate::http::limits::Limits;
+use crate::http::{Portal, serving};
 use crate::installation::Installation;
 use crate::{http, jobs, rpc};
 
@@ -66,9 +67,15 @@ async fn serve(
         agents.address = ctx.settings().agent_address,
         "Ringfence is up"
     );
-    let router = http::router(portal).into_make_service_with_connect_info::<SocketAddr>();
-    let pages = axum::serve(pages, router).with_graceful_shutdown(stopping.clone().cancelled_owned());
-    let pages = within_grace(async { pages.await.context("serving pages") }, &stopping);
+    let connections = Connections::new(serving::PER_SOURCE, &config.http.trusted_proxies);
+    let pages = serving::serve(pages, http::router(portal), connections, stopping.clone());
+    let pages = within_grace(
+        async {
+            pages.await;
+            Ok(())
+        },
+        &stopping,
+    );
     let agents = within_grace(rpc::serve(ctx.clone(), agents, &names, limits.enrolment, stopping.clone()), &stopping);
     let (pages, agents) = tokio::join!(pages, agents);
     let _ = tokio::time::timeout(GRACE, jobs.wait()).await;

@@ -1,6 +1,5 @@
 //! How much one source may ask: a wide limit on everything, a narrow one on what can be guessed or sends mail.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,19 +9,20 @@ use axum::body::Body;
 use axum::response::Response;
 use governor::middleware::NoOpMiddleware;
 use http::Request;
+use ipnet::IpNet;
+use policy::net::source_key;
 use tower_governor::governor::GovernorConfigBuilder;
 use tower_governor::key_extractor::KeyExtractor;
 use tower_governor::{GovernorError, GovernorLayer};
 
 use super::api_errors;
-use crate::address::source_key;
 
 /// The source of a request as [`ClientAddress`] has it.
 #[derive(Debug, Clone, Copy)]
 pub struct BySource;
 
 impl KeyExtractor for BySource {
-    type Key = IpAddr;
+    type Key = IpNet;
 
     fn extract<T>(&self, request: &Request<T>) -> Result<Self::Key, GovernorError> {
         let ClientAddress(address) = *request.extensions().get().ok_or(GovernorError::UnableToExtractKey)?;

@@ -6,11 +6,12 @@ use std::num::NonZeroU32;
 use actions::{ActError, Ctx, agents};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use ipnet::IpNet;
+use policy::net::source_key;
 use proto::{convert, pb};
 use tonic::{Request, Response, Status};
 
 use super::status;
-use crate::address::source_key;
 use crate::http::limits::Limit;
 
 /// Above so many sources those that have been quiet are forgotten.
@@ -19,7 +20,7 @@ const REMEMBERED: usize = 10_000;
 /// The service.
 pub(super) struct Enrolment {
     ctx: Ctx,
-    limiter: DefaultKeyedRateLimiter<IpAddr>,
+    limiter: DefaultKeyedRateLimiter<IpNet>,
 }
 
 impl Enrolment {

@@ -34,14 +34,13 @@ async fn sign_up(server: &TestServer, slug: &str) -> (Person, String, Vec<String
     let nobody = stranger();
     let _: () = server.done(&nobody, Operation::SignUp, json!({ "form": form })).await;
     let token = mailed_token(server).await;
-    let verified = server.call(&nobody, Operation::VerifyEmail, &json!({ "token": token })).await;
+    let link = json!({ "token": token, "password": PASSWORD });
+    let guess = json!({ "token": token, "password": "not the password" });
+    assert_eq!(server.call(&nobody, Operation::VerifyEmail, &guess).await.code(), "invalid", "who did not sign up");
+    let verified = server.call(&nobody, Operation::VerifyEmail, &link).await;
     assert_eq!(verified.text, r#""needs_totp_setup""#);
     let ann = follow(&nobody, &verified);
-    assert_eq!(
-        server.call(&nobody, Operation::VerifyEmail, &json!({ "token": token })).await.code(),
-        "refused",
-        "a link works once"
-    );
+    assert_eq!(server.call(&nobody, Operation::VerifyEmail, &link).await.code(), "refused", "a link works once");
     let setup: TotpSetup = server.done(&ann, Operation::BeginTotp, json!({})).await;
     let confirmed = server.call(&ann, Operation::ConfirmTotp, &json!({ "code": code(server, &setup.key) })).await;
     assert_eq!(confirmed.status, StatusCode::OK, "{confirmed:?}");

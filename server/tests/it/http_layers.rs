@@ -6,7 +6,11 @@ use axum::body::Body;
 use http::{Request, StatusCode, header};
 use policy::account::Stage;
 use policy::authz::{Operation, Role};
+use server::connections::Connections;
 use server::http::limits::{Limit, Limits};
+use server::http::serving;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::support::{TestServer, stranger, text};
 
@@ -102,7 +106,7 @@ async fn who_asks_too_often_is_told_when_to_come_back() {
         enrolment: wide,
     })
     .await;
-    let body = serde_json::json!({ "token": "unknown" });
+    let body = serde_json::json!({ "token": "unknown", "password": "x" });
     for _ in 0..3 {
         assert_eq!(server.call(&stranger(), Operation::VerifyEmail, &body).await.code(), "refused");
     }
@@ -134,4 +138,31 @@ async fn an_unknown_page_is_a_page() {
     let response = server.get(&person, "/no/such/page").await;
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
     assert!(text(response).await.contains("There is nothing here"));
+}
+
+/// The port itself, which the other tests leave out.
+#[tokio::test]
+async fn one_source_has_so_many_connections_and_others_have_theirs() {
+    let server = TestServer::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Connections::new(2, &[]);
+    let serving = tokio::spawn(serving::serve(listener, server.router.clone(), connections, server.stopping.clone()));
+    let from = async |source: &str| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+        socket.connect(address).await.unwrap()
+    };
+    let _silent = [from("127.0.0.2").await, from("127.0.0.2").await];
+    let mut third = from("127.0.0.2").await;
+    assert!(matches!(third.read(&mut [0]).await, Ok(0) | Err(_)), "closed at once");
+
+    let mut other = from("127.0.0.1").await;
+    other.write_all(b"GET /healthz HTTP/1.1\r\nhost: portal.test\r\n\r\n").await.unwrap();
+    let mut answer = [0; 12];
+    other.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+
+    server.stopping.cancel();
+    tokio::time::timeout(Duration::from_secs(10), serving).await.expect("it ends though connections are open").unwrap();
 }

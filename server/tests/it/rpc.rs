@@ -16,7 +16,8 @@ use proto::pb::{self, EnrolRequest};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use server::http::limits::Limit;
-use tokio::net::TcpListener;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -234,6 +235,23 @@ async fn without_a_certificate_of_ours_there_is_no_stream() {
     let own = CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap();
     let foreign = Identity::from_pem(own.pem(), key.serialize_pem());
     assert!(portal.open(Some(foreign)).await.is_err(), "the handshake refuses it");
+}
+
+/// Whoever opens connections and says nothing takes only what one source may have.
+#[tokio::test]
+async fn silent_connections_leave_room_for_others() {
+    let portal = Portal::start().await;
+    let agent = portal.enrolled("hq").await;
+    let mut silent = Vec::new();
+    for _ in 0..70 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        silent.push(socket.connect(portal.address).await.unwrap());
+    }
+    for refused in &mut silent[64..] {
+        assert!(matches!(refused.read(&mut [0]).await, Ok(0) | Err(_)), "closed at once");
+    }
+    portal.connect(&agent).await;
 }
 
 #[tokio::test]

@@ -44,12 +44,13 @@ pub fn body(operation: Operation, things: &Things) -> Value {
         Operation::SignUp => {
             json!({ "form": { "organisation": "New Ltd", "slug": "new-ltd", "email": "ann@new.test", "password": crate::support::PASSWORD } })
         }
-        Operation::VerifyEmail => json!({ "token": "unknown" }),
         Operation::PasswordStrength => json!({ "password": "swordfish", "words": ["fish"] }),
         Operation::LogIn => json!({ "email": "ann@new.test", "password": "wrong password" }),
         Operation::LogInCode | Operation::LogInRecoveryCode | Operation::ConfirmTotp => json!({ "code": "000000" }),
         Operation::RequestPasswordReset => json!({ "email": "ann@new.test" }),
-        Operation::ResetPassword => json!({ "token": "unknown", "password": crate::support::PASSWORD }),
+        Operation::VerifyEmail | Operation::ResetPassword => {
+            json!({ "token": "unknown", "password": crate::support::PASSWORD })
+        }
         Operation::SwitchTenant => json!({ "tenant_id": things.tenant }),
         Operation::AddPbx => json!({ "name": "second" }),
         Operation::RenewEnrolment | Operation::RevokePbx | Operation::RemovePbx => json!({ "id": things.pbx }),

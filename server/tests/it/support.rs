@@ -35,7 +35,7 @@ pub struct TestServer {
     pub ctx: Ctx,
     pub clock: Arc<TestClock>,
     pub stopping: CancellationToken,
-    router: Router,
+    pub router: Router,
 }
 
 impl Drop for TestServer {
@@ -107,7 +107,7 @@ impl TestServer {
         store::people::insert_membership(&mut tx, user_id, role, self.ctx.now()).await.unwrap();
         tx.commit().await.unwrap();
         let tenant_id = (stage == Stage::SignedIn).then_some(tenant);
-        let cookie = self.session(&Login { user_id, stage, tenant_id }).await;
+        let cookie = self.session(&Login { user_id, stage, tenant_id, setup: None }).await;
         Person { user_id, email, cookie }
     }
 
