@@ -72,7 +72,10 @@ async fn asterisk(config: &Config, clock: &dyn Clock) -> anyhow::Result<String> 
             crate::config::DEFAULT_FILE
         )
     })?;
-    let settings = session.ask("CoreSettings", &[]).await?;
+    let settings = session
+        .ask("CoreSettings", &[])
+        .await
+        .with_context(|| format!("phones can't be counted: give user {ami_user} write=system in manager.conf"))?;
     let version = settings.get("AsteriskVersion").unwrap_or("of unknown version").to_owned();
     let _second = login().await?;
     let seen = tokio::time::timeout(Duration::from_secs(3), async {

@@ -215,7 +215,7 @@ impl Engine {
         }
         self.send_reports();
         if seconds.is_multiple_of(PROOF_EVERY) {
-            self.prove().await;
+            self.compare().await;
         }
         let rule = self.policy.as_ref().map_or_else(DetectionRule::default, |policy| policy.detection);
         self.book.forget(now, now - time::Duration::seconds(i64::from(rule.max_ban_seconds) * 2));
@@ -248,8 +248,8 @@ impl Engine {
         loaded
     }
 
-    /// Compares the kernel with what should be in it, and repairs it.
-    async fn prove(&mut self) {
+    /// Counts what is in the kernel against what should be there, and repairs it.
+    async fn compare(&mut self) {
         let now = self.clock.now();
         // What is about to run out may have done so already.
         let surely = |entries: &[BanEntry]| -> Vec<BanEntry> {

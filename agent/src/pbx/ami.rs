@@ -34,6 +34,9 @@ pub enum AmiError {
     /// Asterisk refused the user or the secret.
     #[error("Asterisk refused the AMI login: {0}")]
     Login(String),
+    /// Asterisk refused an action, most likely because the user may not do it.
+    #[error("Asterisk refused {0}: {1}")]
+    Refused(String, String),
     /// Asterisk closed the connection.
     #[error("Asterisk closed the AMI connection")]
     Closed,
@@ -66,13 +69,11 @@ impl AmiSession {
         let answer = session.ask("Challenge", &[("AuthType", "MD5")]).await?;
         let challenge = answer.get("Challenge").ok_or_else(|| AmiError::Login("it offers no challenge".to_owned()))?;
         let key = data_encoding::HEXLOWER.encode(&Md5::digest(format!("{challenge}{secret}")));
-        let answer = session
-            .ask("Login", &[("AuthType", "MD5"), ("Username", user), ("Key", &key), ("Events", "security")])
-            .await?;
-        if answer.get("Response") == Some("Success") {
-            Ok(session)
-        } else {
-            Err(AmiError::Login(answer.get("Message").unwrap_or("no reason given").to_owned()))
+        let login = [("AuthType", "MD5"), ("Username", user), ("Key", &key), ("Events", "security")];
+        match session.ask("Login", &login).await {
+            Ok(_) => Ok(session),
+            Err(AmiError::Refused(_, because)) => Err(AmiError::Login(because)),
+            Err(error) => Err(error),
         }
     }
 
@@ -102,7 +103,12 @@ impl AmiSession {
         loop {
             let message = self.next().await?;
             if message.is_response() && message.get("ActionID") == Some(&id) {
-                return Ok(message);
+                return if message.get("Response") == Some("Error") {
+                    let because = message.get("Message").unwrap_or("without a reason");
+                    Err(AmiError::Refused(action.to_owned(), because.to_owned()))
+                } else {
+                    Ok(message)
+                };
             }
         }
     }

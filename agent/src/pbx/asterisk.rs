@@ -19,6 +19,8 @@ const POLL: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(35);
 const RETRY_FROM: Duration = Duration::from_millis(500);
 const RETRY_TO: Duration = Duration::from_secs(10);
+/// What Asterisk says when the AMI user's `write` lacks the class of an action.
+const NO_PERMISSION: &str = "Permission denied";
 
 /// An Asterisk on this machine.
 pub struct Asterisk {
@@ -36,8 +38,14 @@ impl Asterisk {
     async fn session(&self, events: &mpsc::Sender<PbxEvent>) -> Result<(), Ended> {
         let Config { ami_host, ami_port, ami_user, ami_secret, .. } = &self.config;
         let mut session = AmiSession::login(ami_host, *ami_port, ami_user, ami_secret).await?;
-        let settings = session.ask("CoreSettings", &[]).await?;
-        let version = settings.get("AsteriskVersion").unwrap_or_default().to_owned();
+        let version = match session.ask("CoreSettings", &[]).await {
+            Ok(settings) => settings.get("AsteriskVersion").unwrap_or_default().to_owned(),
+            Err(refused @ AmiError::Refused(..)) => {
+                warn!(%refused, user = ami_user, "Phones can't be counted: give the user write=system in manager.conf");
+                String::new()
+            }
+            Err(error) => return Err(error.into()),
+        };
         info!(version, "Connected to Asterisk");
         events.send(PbxEvent::Up(version)).await?;
         let mut poll = tokio::time::interval(POLL);
@@ -107,8 +115,10 @@ impl Phones {
         match message.get("Event") {
             Some("ContactStatusDetail") => self.found = self.found.saturating_add(1),
             Some("ContactStatusDetailComplete") => return Some(self.found),
-            // "No registrations" is an error to Asterisk.
-            None if message.get("Response") == Some("Error") => return Some(0),
+            // That there are none is an error to Asterisk; so is that one may not ask.
+            None if message.get("Response") == Some("Error") => {
+                return (message.get("Message") != Some(NO_PERMISSION)).then_some(0);
+            }
             _ => {}
         }
         None

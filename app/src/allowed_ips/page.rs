@@ -231,7 +231,7 @@ fn Nothing(listing: Listing, editing: RwSignal<Option<Editing>>, may_write: bool
                     <Empty
                         glyph=Glyph::ShieldCheck
                         title="Nothing is allowed yet"
-                        text="Allow your offices, your trunks and yourself, so that a mistyped password never cuts them off. Each entry is proven against the firewall of every PBX."
+                        text="Allow your offices, your trunks and yourself, so that a mistyped password never cuts them off. On every PBX it comes before any ban."
                     >
                         {may_write.then(|| view! {
                             <button type="button" class="button" on:click=move |_| editing.set(Some(Editing::new("")))>
