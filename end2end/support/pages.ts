@@ -19,7 +19,7 @@ export async function open(page: Page, path: string): Promise<void> {
 }
 
 export async function hydrated(page: Page): Promise<void> {
-  await page.locator("html[data-hydrated]").waitFor({ state: "attached", timeout: 60_000 });
+  await page.locator("html[data-hydrated]").waitFor({ state: "attached", timeout: 20_000 });
 }
 
 /** No violation that axe can find, named by rule and place. */

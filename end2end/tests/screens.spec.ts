@@ -5,13 +5,14 @@ import type { Page } from "@playwright/test";
 import { expect, test } from "../support/fixtures.ts";
 import { expectAccessible, open } from "../support/pages.ts";
 import { addPbx, allowAddress, blockAddress } from "../support/people.ts";
+import { fill } from "../support/fill.ts";
 import { screens } from "../support/places.ts";
 
 const widths = [1440, 390];
 const schemes = ["light", "dark"] as const;
 
 test("pages before login", async ({ page }) => {
-  for (const [name, where] of Object.entries({ "sign-up": "/sign-up", login: "/login", forgot: "/forgot", "not-found": "/no-such-page" })) {
+  for (const [name, where] of Object.entries({ "sign-up": "/sign-up", login: "/login", forgot: "/forgot", verify: "/verify?token=x", reset: "/reset?token=x", "not-found": "/no-such-page" })) {
     await pictures(page, name, where);
   }
 });
@@ -31,6 +32,15 @@ test("pages with data", async ({ page, tenant }) => {
   for (let last = 1; last <= 8; last++) await blockAddress(page, `203.0.113.${last}`, `Scanner ${last}`);
   await blockAddress(page, "2001:db8:bad::/48", "Hosting company with nothing but scanners in it");
   for (const [name, where] of Object.entries(pages)) await pictures(page, name, where);
+});
+
+test("pages with 10,000 rows", async ({ page, portal, tenant }) => {
+  test.setTimeout(240_000);
+  await addPbx(page, "hq");
+  await fill(portal, tenant, 10_000);
+  for (const name of ["overview", "allowed-ips", "blocked-ips", "audit"] as const) await pictures(page, `${name}-many`, pages[name]);
+  await open(page, "/blocked-ips?search=10.0.39.16");
+  await expect(page.getByRole("table", { name: "Blocked addresses" }).getByText("10.0.39.16", { exact: true })).toBeVisible();
 });
 
 const pages = { overview: "/", pbxes: "/pbxes", "allowed-ips": "/allowed-ips", "blocked-ips": "/blocked-ips", audit: "/audit" };
