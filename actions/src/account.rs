@@ -222,13 +222,21 @@ pub(crate) async fn log_installation<T>(
     log_entry(ctx, visitor, INSTALLATION, subject, operation, result).await
 }
 
-/// Leaves the row of a step of somebody's login in the log of each of her tenants' first.
+/// Leaves the row of what somebody did about her account in the log of each of her tenants; where there is none, in the
+/// installation's.
 pub(crate) async fn log_person(
     ctx: &Ctx,
     visitor: &Visitor,
     user: &User,
     operation: Operation,
 ) -> Result<(), ActError> {
-    let tenant_id = memberships(ctx, user.id).await?.first().map_or(INSTALLATION, |membership| membership.tenant_id);
-    log_entry(ctx, visitor, tenant_id, &user.email, operation, Ok(())).await
+    let mut tenants: Vec<TenantId> =
+        memberships(ctx, user.id).await?.into_iter().map(|membership| membership.tenant_id).collect();
+    if tenants.is_empty() {
+        tenants.push(INSTALLATION);
+    }
+    for tenant_id in tenants {
+        log_entry(ctx, visitor, tenant_id, &user.email, operation, Ok(())).await?;
+    }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use policy::blocked_ips::{BlockedIpFilter, BlockedIpForm};
 use policy::ids::{AllowedIpId, BanId, PbxId};
 use uuid::Uuid;
 
-use crate::portal::Portal;
+use crate::portal::{Portal, visitor};
 
 /// Every change that people can ask for, with ids that are nobody's.
 async fn attempt(portal: &Portal, caller: &Caller, operation: &str) -> ActError {
@@ -59,6 +59,25 @@ async fn an_auditor_changes_nothing_and_every_attempt_is_written_down() {
     assert!(portal.allowed(&owner).await.is_empty() && portal.blocked(&owner).await.is_empty());
     assert!(pbxes::list(&portal.ctx, &owner).await.unwrap().is_empty());
     assert_eq!(actions::audit::verify(&portal.ctx, &owner).await.unwrap().broken, None);
+}
+
+/// A role is looked up for every request: one that was taken away is gone for sessions that are open, too.
+#[tokio::test]
+async fn a_role_that_was_taken_away_is_gone_at_once() {
+    let portal = Portal::new().await;
+    let person = portal.person("acme").await;
+    let signed_in = visitor(Some(person.login.clone()));
+    let caller = async || actions::caller::caller(&portal.ctx, &signed_in).await;
+    portal.allow(&caller().await.unwrap(), "203.0.113.1").await.unwrap();
+    let mut database = portal.admin().await;
+    let mut change = async |sql: &'static str| {
+        sqlx::query(sql).bind(person.login.user_id.0).execute(&mut database).await.unwrap();
+    };
+    change("UPDATE memberships SET role = 'auditor' WHERE user_id = $1").await;
+    let refused = portal.allow(&caller().await.unwrap(), "203.0.113.2").await;
+    assert!(matches!(refused, Err(ActError::Forbidden)), "{refused:?}");
+    change("DELETE FROM memberships WHERE user_id = $1").await;
+    assert!(matches!(caller().await, Err(ActError::SignedOut)));
 }
 
 /// The ids of another tenant are as those that never were.
