@@ -37,8 +37,11 @@ export interface Tenant {
 
 let tenants = 0;
 
+/** Looks at the step that a person has come to. */
+export type Look = (step: string) => Promise<void>;
+
 /** The whole way from an empty form to the overview; the mail comes through a real SMTP server. */
-export async function signUp(page: Page, portal: PortalPlace): Promise<Tenant> {
+export async function signUp(page: Page, portal: PortalPlace, look: Look = async () => {}): Promise<Tenant> {
   const unique = `${Date.now().toString(36)}${tenants++}`;
   const tenant = {
     organisation: `Acme ${unique}`,
@@ -53,6 +56,7 @@ export async function signUp(page: Page, portal: PortalPlace): Promise<Tenant> {
   await page.getByLabel("Password", { exact: true }).fill(tenant.password);
   await page.getByRole("button", { name: "Create organisation" }).click();
   await expect(page.getByRole("heading", { name: "Check your mail" })).toBeVisible();
+  await look("mail-sent");
 
   await open(page, linkIn(await mailTo(portal.mailFolder, tenant.email, /./)));
   // Mail scanners follow links; only who knows the password of the sign-up confirms it.
@@ -61,6 +65,7 @@ export async function signUp(page: Page, portal: PortalPlace): Promise<Tenant> {
   await page.waitForURL("**/setup");
   await hydrated(page);
   await page.getByText("Type the key instead").click();
+  await look("authenticator");
   const authenticator = new Authenticator((await page.locator("details.key code").innerText()).replaceAll(/\s/g, ""));
   await page.getByLabel("Code that the app shows").fill(await authenticator.code());
   await page.getByRole("button", { name: "Go on" }).click();
@@ -68,6 +73,7 @@ export async function signUp(page: Page, portal: PortalPlace): Promise<Tenant> {
   const codes = page.getByRole("list", { name: "Recovery codes" }).getByRole("listitem");
   await expect(codes).toHaveCount(10);
   const recoveryCodes = await codes.allInnerTexts();
+  await look("recovery-codes");
   await page.getByLabel("I have kept them").check();
   await page.getByRole("button", { name: "Open Ringfence" }).click();
   await onOverview(page);
@@ -75,13 +81,14 @@ export async function signUp(page: Page, portal: PortalPlace): Promise<Tenant> {
 }
 
 /** `url`: of a portal other than the common one. */
-export async function logIn(page: Page, tenant: Tenant, url = ""): Promise<void> {
+export async function logIn(page: Page, tenant: Tenant, url = "", look: Look = async () => {}): Promise<void> {
   await open(page, `${url}/login`);
   await page.getByLabel("E-mail address").fill(tenant.email);
   await page.getByLabel("Password", { exact: true }).fill(tenant.password);
   await page.getByRole("button", { name: "Log in" }).click();
   await page.waitForURL("**/login/code**");
   await hydrated(page);
+  await look("code");
   await page.getByLabel("Code", { exact: true }).fill(await tenant.authenticator.code());
   await page.getByRole("button", { name: "Go on" }).click();
   await onOverview(page);

@@ -4,7 +4,7 @@ import path from "node:path";
 import type { Page } from "@playwright/test";
 import { expect, test } from "../support/fixtures.ts";
 import { expectAccessible, open } from "../support/pages.ts";
-import { addPbx, allowAddress, blockAddress } from "../support/people.ts";
+import { addPbx, allowAddress, blockAddress, logIn, signUp } from "../support/people.ts";
 import { fill } from "../support/fill.ts";
 import { screens } from "../support/places.ts";
 
@@ -15,6 +15,13 @@ test("pages before login", async ({ page }) => {
   for (const [name, where] of Object.entries({ "sign-up": "/sign-up", login: "/login", forgot: "/forgot", verify: "/verify?token=x", reset: "/reset?token=x", "not-found": "/no-such-page" })) {
     await pictures(page, name, where);
   }
+});
+
+test("steps of a sign-up and of a login", async ({ page, portal }) => {
+  test.setTimeout(240_000);
+  const tenant = await signUp(page, portal, (step) => pictures(page, step));
+  await page.context().clearCookies();
+  await logIn(page, tenant, "", (step) => pictures(page, step));
 });
 
 test("pages without data", async ({ page, tenant }) => {
@@ -45,14 +52,17 @@ test("pages with 10,000 rows", async ({ page, portal, tenant }) => {
 
 const pages = { overview: "/", pbxes: "/pbxes", "allowed-ips": "/allowed-ips", "blocked-ips": "/blocked-ips", audit: "/audit" };
 
-async function pictures(page: Page, name: string, where: string): Promise<void> {
+/** `where` left out: of the page as it stands. */
+async function pictures(page: Page, name: string, where?: string): Promise<void> {
   mkdirSync(screens, { recursive: true });
   for (const colorScheme of schemes) {
     await page.emulateMedia({ colorScheme });
     for (const width of widths) {
       await page.setViewportSize({ width, height: width === 390 ? 844 : 900 });
-      await open(page, where);
+      if (where) await open(page, where);
       await expect(page.getByRole("heading", { level: 1 }).first()).toBeAttached();
+      // A page that stays while the colours change has them in between for a moment.
+      await page.evaluate(() => Promise.allSettled(document.getAnimations().filter((one) => one instanceof CSSTransition).map((one) => one.finished)));
       await page.screenshot({ path: path.join(screens, `${name}-${width}-${colorScheme}.png`), fullPage: true });
       await expectAccessible(page);
       const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
