@@ -19,6 +19,8 @@ use crate::error::ActError;
 use crate::{account, guesses, mail, tokens};
 
 const LINK_HOURS: i64 = 24;
+const NOT_THE_PASSWORD: &str = "This is not the password that was chosen at sign-up. If it was not you who signed up, \
+                                sign up yourself: this link makes somebody else's organisation.";
 
 /// Asks for a new tenant. An unknown e-mail address gets a link to follow, a known one a note that it is known; the answer is the same.
 pub async fn request(ctx: &Ctx, visitor: &Visitor, form: SignUpForm) -> Result<(), ActError> {
@@ -71,19 +73,22 @@ async fn request_inner(ctx: &Ctx, form: &SignUpForm) -> Result<(), ActError> {
 /// know the password of her account.
 pub async fn verify(ctx: &Ctx, visitor: &Visitor, token: &str, password: &str) -> Result<Login, ActError> {
     let token_hash = tokens::hash(token);
+    let refuse = async |email: &str, error: ActError| {
+        account::log_installation(ctx, visitor, Operation::VerifyEmail, email, Err(error)).await
+    };
     let mut tx = ctx.store().platform().await?;
     let found = store::people::find_sign_up(&mut tx, &token_hash, ctx.now()).await?;
     tx.commit().await?;
-    let Some(sign_up) = found else { return Err(refuse(ctx, visitor, "", spent_link()).await) };
+    let Some(sign_up) = found else { return refuse("", spent_link()).await };
     if let Err(error) = check_password(ctx, &sign_up, password).await {
-        return Err(refuse(ctx, visitor, &sign_up.email, error).await);
+        return refuse(&sign_up.email, error).await;
     }
     let mut tx = ctx.store().tenant(TenantId(Uuid::now_v7())).await?;
     // Taken in the transaction that makes the tenant: when that fails, the link stays good.
-    let Some(sign_up) = store::people::take_sign_up(&mut tx, &token_hash, ctx.now()).await? else {
+    if !store::people::take_sign_up(&mut tx, &token_hash, ctx.now()).await? {
         tx.rollback().await?;
-        return Err(refuse(ctx, visitor, &sign_up.email, spent_link()).await);
-    };
+        return refuse(&sign_up.email, spent_link()).await;
+    }
     let user_id = UserId(Uuid::now_v7());
     create(ctx, tx, visitor.address, user_id, &sign_up).await?;
     Ok(Login { user_id, stage: Stage::NeedsTotpSetup, tenant_id: None, setup: None })
@@ -95,24 +100,12 @@ async fn check_password(ctx: &Ctx, sign_up: &SignUp, password: &str) -> Result<(
     if ctx.passwords().verify(password, Some(&sign_up.password_hash)).await? {
         guesses::right(ctx, &subject).await
     } else {
-        Err(ActError::field(
-            "password",
-            "This is not the password that was chosen at sign-up. Didn't you sign up? Then sign up yourself: this link makes somebody else's organisation.",
-        ))
+        Err(ActError::field("password", NOT_THE_PASSWORD))
     }
 }
 
 fn spent_link() -> ActError {
     ActError::Refused("This link has been used or has expired. Log in, or sign up again.".to_owned())
-}
-
-/// Audits a refusal where there is no tenant yet.
-async fn refuse(ctx: &Ctx, visitor: &Visitor, subject: &str, error: ActError) -> ActError {
-    let result: Result<(), ActError> = Err(error);
-    match account::log_installation(ctx, visitor, Operation::VerifyEmail, subject, result).await {
-        Err(error) => error,
-        Ok(()) => spent_link(),
-    }
 }
 
 /// Makes the tenant of the transaction and its first person.

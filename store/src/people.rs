@@ -222,20 +222,12 @@ pub async fn find_sign_up(
     .await?)
 }
 
-/// Takes a sign-up out, so that its token works once.
-pub async fn take_sign_up(
-    tx: &mut PlatformTx,
-    token_hash: &[u8],
-    now: OffsetDateTime,
-) -> Result<Option<SignUp>, StoreError> {
-    Ok(sqlx::query_as!(
-        SignUp,
-        "DELETE FROM sign_ups WHERE token_hash = $1 AND expires_at > $2 RETURNING organisation, slug, email, password_hash",
-        token_hash,
-        now
-    )
-    .fetch_optional(tx.conn())
-    .await?)
+/// Uses a sign-up's token up; `false` when somebody was faster or its time is over.
+pub async fn take_sign_up(tx: &mut PlatformTx, token_hash: &[u8], now: OffsetDateTime) -> Result<bool, StoreError> {
+    let done = sqlx::query!("DELETE FROM sign_ups WHERE token_hash = $1 AND expires_at > $2", token_hash, now)
+        .execute(tx.conn())
+        .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Whether a short name is taken, as far as verified tenants go. Needs no tenant: short names are public.

@@ -72,10 +72,14 @@ async fn links_work_once_and_in_time() {
     };
     let until = NOW + Duration::HOUR;
     people::insert_sign_up(&mut tx, b"token", &sign_up, until).await.unwrap();
-    assert!(people::take_sign_up(&mut tx, b"token", until).await.unwrap().is_none(), "expired");
-    assert!(people::take_sign_up(&mut tx, b"other", NOW).await.unwrap().is_none());
-    assert_eq!(people::take_sign_up(&mut tx, b"token", NOW).await.unwrap().unwrap().slug, "gamma");
-    assert!(people::take_sign_up(&mut tx, b"token", NOW).await.unwrap().is_none(), "used");
+    for (token, at) in [(&b"token"[..], until), (b"other", NOW)] {
+        assert!(people::find_sign_up(&mut tx, token, at).await.unwrap().is_none(), "expired or another");
+        assert!(!people::take_sign_up(&mut tx, token, at).await.unwrap(), "expired or another");
+    }
+    assert_eq!(people::find_sign_up(&mut tx, b"token", NOW).await.unwrap().unwrap().slug, "gamma");
+    assert!(people::take_sign_up(&mut tx, b"token", NOW).await.unwrap());
+    assert!(!people::take_sign_up(&mut tx, b"token", NOW).await.unwrap(), "used");
+    assert!(people::find_sign_up(&mut tx, b"token", NOW).await.unwrap().is_none(), "used");
 
     people::insert_reset(&mut tx, b"reset", world.a.user, until).await.unwrap();
     assert_eq!(people::find_reset(&mut tx, b"reset", until).await.unwrap(), None, "expired");
