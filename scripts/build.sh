@@ -19,7 +19,7 @@ mkdir -p target/release
 begun=$(mktemp)
 # Queries were checked against the schema when .sqlx was written; no database is needed to build.
 export SQLX_OFFLINE=true
-long "Building the portal (server and browser bundle)" cargo leptos build --release --precompress
+long "Building the portal (server and browser bundle)" cargo leptos build --release --precompress --split
 # With the flags that cargo-leptos sets, so that what both need is built once.
 long "Building the agent" env RUSTFLAGS="--cfg erase_components" cargo build --release --locked -p agent
 # As old as the start of the build: what was edited meanwhile is built next time.

@@ -1,14 +1,17 @@
 //! The HTML document around the app, as the server sends it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use axum::http::request::Parts;
 use leptos::config::LeptosOptions;
 use leptos::nonce::use_nonce;
 use leptos::prelude::*;
 use leptos_meta::MetaTags;
 
 use crate::App;
+use crate::routes::Pieces;
 
 /// Applies what the browser keeps (theme, folded navigation) before anything is painted.
 const BEFORE_PAINT: &str = "try{const e=document.documentElement,t=localStorage.getItem('ringfence-theme'),\
@@ -21,6 +24,12 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
     static FILES: OnceLock<Files> = OnceLock::new();
     let files = FILES.get_or_init(|| Files::find(&options));
     let nonce = use_nonce();
+    let path = use_context::<Parts>().map(|parts| parts.uri.path().to_owned()).unwrap_or_default();
+    let Pieces { now, soon } = Pieces::of(&path);
+    let now = files.of_pieces(now);
+    let mut soon = files.of_pieces(soon);
+    soon.retain(|file| !now.contains(file));
+    let fetched = |rel: &'static str| move |file: String| view! { <link rel=rel href=file r#as="fetch" r#type="application/wasm" crossorigin="anonymous" /> };
     let start = format!(
         "import({js:?}).then(m=>m.default({{module_or_path:{wasm:?}}}).then(()=>m.hydrate()))",
         js = files.js,
@@ -38,7 +47,10 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
                 <link rel="stylesheet" href=files.css.clone() />
                 <link rel="icon" type="image/svg+xml" href="/favicon.svg" />
                 <link rel="modulepreload" href=files.js.clone() nonce=nonce.clone() />
-                <link rel="preload" href=files.wasm.clone() r#as="fetch" r#type="application/wasm" crossorigin="anonymous" />
+                {files.split.clone().map(|split| view! { <link rel="modulepreload" href=split nonce=nonce.clone() /> })}
+                {fetched("preload")(files.wasm.clone())}
+                {now.into_iter().map(fetched("preload")).collect_view()}
+                {soon.into_iter().map(fetched("prefetch")).collect_view()}
                 <script type="module" nonce=nonce>{start}</script>
                 <AutoReload options=options />
                 <MetaTags />
@@ -61,32 +73,76 @@ struct Files {
     css: String,
     js: String,
     wasm: String,
+    /// What fetches the pieces of the program.
+    split: Option<String>,
+    /// The files of each piece, by its name.
+    pieces: BTreeMap<String, Vec<String>>,
 }
 
 impl Files {
     fn find(options: &LeptosOptions) -> Self {
         let hashes = if options.hash_files { read_hashes(&options.hash_file) } else { String::new() };
-        let (folder, name) = (&options.site_pkg_dir, &options.output_name);
-        let file = |kind: &str, plain: &str| {
-            let hash = hashes.lines().filter_map(|line| line.split_once(':')).find(|(of, _)| of.trim() == kind);
-            match hash {
-                Some((_, hash)) => format!("/{folder}/{name}.{}.{kind}", hash.trim()),
-                None => format!("/{folder}/{plain}.{kind}"),
-            }
+        let (folder, name) = (&*options.site_pkg_dir, &*options.output_name);
+        let hash = |kind: &str| {
+            let found = hashes.lines().filter_map(|line| line.split_once(':')).find(|(of, _)| of.trim() == kind);
+            found.map(|(_, hash)| format!(".{}", hash.trim()))
         };
-        // wasm-bindgen alone adds `_bg`, cargo-leptos takes it away.
-        let alone = format!("{name}_bg");
-        let built_alone = Path::new(&*options.site_root).join(&**folder).join(format!("{alone}.wasm")).exists();
+        let file = |kind: &str| format!("/{folder}/{name}{}.{kind}", hash(kind).unwrap_or_default());
+        let manifest = format!("__wasm_split_manifest{}.json", hash("manifest").unwrap_or_default());
+        let manifest = Path::new(&*options.site_root).join(folder).join(manifest);
         Self {
-            css: file("css", name),
-            js: file("js", name),
-            wasm: file("wasm", if built_alone { &alone } else { name }),
+            css: file("css"),
+            js: file("js"),
+            wasm: file("wasm"),
+            split: hash("split").map(|hash| format!("/{folder}/__wasm_split{hash}.js")),
+            pieces: std::fs::read(manifest).map(|manifest| read_pieces(&manifest, folder)).unwrap_or_default(),
         }
     }
+
+    /// What these pieces consist of; some share files.
+    fn of_pieces(&self, pieces: &[&str]) -> Vec<String> {
+        let mut files: Vec<String> =
+            pieces.iter().filter_map(|piece| self.pieces.get(*piece)).flatten().cloned().collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+}
+
+/// The files of each piece from the manifest that the build writes: `{"name_1098…": ["chunk_4.hash", …], …}`.
+fn read_pieces(manifest: &[u8], folder: &str) -> BTreeMap<String, Vec<String>> {
+    let manifest: BTreeMap<String, Vec<String>> = serde_json::from_slice(manifest).unwrap_or_default();
+    let address = |file: String| format!("/{folder}/{file}.wasm");
+    let piece = |(name, files): (String, Vec<String>)| {
+        let name = name.rsplit_once('_').map_or(name.as_str(), |(name, _)| name).to_owned();
+        (name, files.into_iter().map(address).collect())
+    };
+    manifest.into_iter().map(piece).collect()
 }
 
 /// The file lies beside the program, as cargo-leptos and the container image put it.
 fn read_hashes(file: &str) -> String {
     let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join(file)));
     beside.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_the_files_of_its_pieces_fetched_once() {
+        let manifest =
+            br#"{"console_10":["chunk_4.a","split_console_10.b"],"lists_10":["chunk_4.a","split_lists_10.c"]}"#;
+        let files = Files {
+            css: String::new(),
+            js: String::new(),
+            wasm: String::new(),
+            split: None,
+            pieces: read_pieces(manifest, "pkg"),
+        };
+        assert_eq!(files.of_pieces(Pieces::of("/").now), ["/pkg/chunk_4.a.wasm", "/pkg/split_console_10.b.wasm"]);
+        assert_eq!(files.of_pieces(Pieces::of("/audit").now).len(), 3);
+        assert!(files.of_pieces(Pieces::of("/nothing").now).is_empty());
+    }
 }

@@ -33,3 +33,5 @@ mod ui;
 #[cfg(feature = "ssr")]
 pub use document::shell;
 pub use routes::App;
+#[cfg(feature = "hydrate")]
+pub use routes::fetch_page;

@@ -13,8 +13,12 @@ pub fn hydrate() {
         leptos::logging::error!("{panic}");
         mark("data-crashed");
     }));
-    leptos::mount::hydrate_body(app::App);
-    mark("data-hydrated");
+    wasm_bindgen_futures::spawn_local(async {
+        let path = leptos::prelude::window().location().pathname().unwrap_or_default();
+        app::fetch_page(&path).await;
+        leptos::mount::hydrate_body(app::App);
+        mark("data-hydrated");
+    });
 }
 
 fn mark(attribute: &str) {

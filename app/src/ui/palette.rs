@@ -26,9 +26,6 @@ struct Command {
 #[component]
 pub(crate) fn CommandPalette(me: StoredValue<Me>) -> impl IntoView {
     let Palette(open) = expect_context();
-    let go = Go::of_page();
-    let (text, chosen) = (RwSignal::new(String::new()), RwSignal::new(0usize));
-    let found = Memo::new(move |_| me.peek_stored(|me| commands(&text.get(), me)));
     Effect::new(move || {
         let keys = window_event_listener(leptos::ev::keydown, move |event| {
             if (event.ctrl_key() || event.meta_key()) && event.key().eq_ignore_ascii_case("k") {
@@ -38,6 +35,21 @@ pub(crate) fn CommandPalette(me: StoredValue<Me>) -> impl IntoView {
         });
         on_cleanup(move || keys.remove());
     });
+    let ever = Memo::new(move |before| open.get() || before.copied().unwrap_or_default());
+    move || ever.get().then(|| Suspend::new(async move { palette(me).await }))
+}
+
+#[lazy]
+fn palette(me: StoredValue<Me>) -> AnyView {
+    view! { <PaletteDialog me /> }.into_any()
+}
+
+#[component]
+fn PaletteDialog(me: StoredValue<Me>) -> impl IntoView {
+    let Palette(open) = expect_context();
+    let go = Go::of_page();
+    let (text, chosen) = (RwSignal::new(String::new()), RwSignal::new(0usize));
+    let found = Memo::new(move |_| me.peek_stored(|me| commands(&text.get(), me)));
     let input = NodeRef::<html::Input>::new();
     Effect::new(move || {
         if open.get() {
