@@ -50,6 +50,51 @@ test("pages with 10,000 rows", async ({ page, portal, tenant }) => {
   await expect(page.getByRole("table", { name: "Blocked addresses" }).getByText("10.0.39.16", { exact: true })).toBeVisible();
 });
 
+test("dialogs, panels and menus", async ({ page, tenant }) => {
+  void tenant;
+  test.setTimeout(240_000);
+  await open(page, "/allowed-ips");
+  await page.getByRole("button", { name: "Allow an address" }).first().click();
+  const allow = page.getByRole("dialog", { name: "Allow an address" });
+  await allow.getByLabel("Address, network or domain name").fill("0.0.0.0/0");
+  await allow.getByRole("button", { name: "Allow", exact: true }).click();
+  await expect(allow.locator("[aria-invalid=true]")).toBeVisible();
+  await pictures(page, "dialog-allow-refused");
+  await page.keyboard.press("Escape");
+
+  await page.getByRole("button", { name: "CSV" }).click();
+  await page.getByRole("button", { name: /Import/ }).click();
+  await pictures(page, "dialog-import");
+  await page.keyboard.press("Escape");
+
+  await open(page, "/blocked-ips");
+  await page.getByRole("button", { name: "Block an address" }).first().click();
+  await pictures(page, "dialog-block");
+  await page.keyboard.press("Escape");
+  await blockAddress(page, "203.0.113.9", "Guessed passwords of six extensions");
+  await page.getByRole("table", { name: "Blocked addresses" }).getByText("203.0.113.9", { exact: true }).click();
+  await pictures(page, "panel-blocked");
+
+  await addPbx(page, "hq");
+  await pictures(page, "dialog-connect");
+  await page.keyboard.press("Escape");
+  await page.getByRole("button", { name: "Remove hq" }).click();
+  await pictures(page, "dialog-remove");
+  await page.keyboard.press("Escape");
+
+  await open(page, "/audit");
+  await page.getByRole("table").getByRole("row").nth(1).click();
+  await pictures(page, "panel-audit");
+
+  await open(page, "/");
+  await page.getByRole("button", { name: /^Account/ }).click();
+  await pictures(page, "menu-account");
+  await page.keyboard.press("Escape");
+  await page.keyboard.press("Control+k");
+  await expect(page.getByRole("combobox", { name: "Search or jump" })).toBeFocused();
+  await pictures(page, "palette");
+});
+
 const pages = { overview: "/", pbxes: "/pbxes", "allowed-ips": "/allowed-ips", "blocked-ips": "/blocked-ips", audit: "/audit" };
 
 /** `where` left out: of the page as it stands. */
@@ -63,7 +108,9 @@ async function pictures(page: Page, name: string, where?: string): Promise<void>
       await expect(page.getByRole("heading", { level: 1 }).first()).toBeAttached();
       // A page that stays while the colours change has them in between for a moment.
       await page.evaluate(() => Promise.allSettled(document.getAnimations().filter((one) => one instanceof CSSTransition).map((one) => one.finished)));
-      await page.screenshot({ path: path.join(screens, `${name}-${width}-${colorScheme}.png`), fullPage: true });
+      // What lies above the page covers what can be seen of it, not its whole length.
+      const fullPage = (await page.locator("dialog[open]").count()) === 0;
+      await page.screenshot({ path: path.join(screens, `${name}-${width}-${colorScheme}.png`), fullPage });
       await expectAccessible(page);
       const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
       expect(overflow, `${name} at ${width} px scrolls sideways`).toBeLessThanOrEqual(0);

@@ -1,6 +1,5 @@
 //! The command palette: jump to a page, or begin something with the address that is typed.
 
-use leptos::html;
 use leptos::prelude::*;
 use policy::account::Me;
 use policy::authz::Permission;
@@ -22,7 +21,7 @@ struct Command {
     href: String,
 }
 
-/// The palette; opens with Ctrl-K or ⌘K.
+/// The palette; opens with Ctrl-K or ⌘K. Its code comes when it is first opened.
 #[component]
 pub(crate) fn CommandPalette(me: StoredValue<Me>) -> impl IntoView {
     let Palette(open) = expect_context();
@@ -50,14 +49,10 @@ fn PaletteDialog(me: StoredValue<Me>) -> impl IntoView {
     let go = Go::of_page();
     let (text, chosen) = (RwSignal::new(String::new()), RwSignal::new(0usize));
     let found = Memo::new(move |_| me.peek_stored(|me| commands(&text.get(), me)));
-    let input = NodeRef::<html::Input>::new();
     Effect::new(move || {
         if open.get() {
             text.set(String::new());
             chosen.set(0);
-            if let Some(input) = input.get() {
-                let _ = input.focus();
-            }
         }
     });
     let run = move |command: Option<Command>| {
@@ -109,7 +104,7 @@ fn PaletteDialog(me: StoredValue<Me>) -> impl IntoView {
                 placeholder="A page, an address, a word…"
                 autocomplete="off"
                 spellcheck="false"
-                node_ref=input
+                autofocus
                 on:input=move |event| {
                     text.set(event_target_value(&event));
                     chosen.set(0);
