@@ -145,4 +145,15 @@ mod tests {
         assert_eq!(files.of_pieces(Pieces::of("/audit").now).len(), 3);
         assert!(files.of_pieces(Pieces::of("/nothing").now).is_empty());
     }
+
+    #[test]
+    fn every_page_is_in_a_piece_with_and_without_a_slash_at_its_end() {
+        let routes = leptos_axum::generate_route_list(App);
+        assert!(routes.len() > 10, "{}", routes.len());
+        for route in routes {
+            let path = route.path();
+            assert!(!Pieces::of(path).now.is_empty(), "{path}: a page that is in no piece is dead in the browser");
+            assert_eq!(Pieces::of(&format!("{path}/")).now, Pieces::of(path).now);
+        }
+    }
 }

@@ -63,7 +63,7 @@ fn NotFound() -> impl IntoView {
             <div class="card">
                 <h1>"There is nothing here"</h1>
                 <p class="card-text">"The address may be mistyped, or what it showed is gone."</p>
-                <a class="button primary wide" href="/">"Go to the overview"</a>
+                <a class="button primary wide" href="/" rel="external">"Go to the overview"</a>
             </div>
         </main>
     }
@@ -82,8 +82,9 @@ pub(crate) struct Pieces {
 impl Pieces {
     /// Those of the page at a path.
     pub(crate) fn of(path: &str) -> Self {
-        match path {
-            "/" => Self { now: &["console"], soon: &["lists", "palette"] },
+        // The router takes an address with a slash at its end for the same.
+        match path.trim_end_matches('/') {
+            "" => Self { now: &["console"], soon: &["lists", "palette"] },
             "/pbxes" | "/allowed-ips" | "/blocked-ips" | "/audit" => {
                 Self { now: &["console", "lists"], soon: &["palette"] }
             }
@@ -121,7 +122,7 @@ macro_rules! fetched {
                     Self
                 }
 
-                /// Without this the page would be taken over before its piece is there.
+                /// The old page stays until the piece of the new one is there.
                 #[cfg(feature = "hydrate")]
                 async fn preload() {
                     $preload().await;

@@ -27,6 +27,24 @@ test("closing a dialog while its field has the focus leaves the page alive", asy
   await expect(rowOf(page, "Allowed addresses", "198.51.100.7")).toBeVisible();
 });
 
+test("the palette opens over the page and gives the focus back; a slash at the end of an address leaves the page alive", async ({ page, tenant, expectedOnConsole }) => {
+  void tenant;
+  expectedOnConsole.push(/404 \(Not Found\).*\/blocked-ips\//);
+  await open(page, "/blocked-ips/");
+  const jump = page.getByRole("button", { name: "Search or jump" });
+  await page.evaluate(() => {
+    const watched = document.querySelector(".frame")!;
+    new MutationObserver((changes) => {
+      if (changes.some((change) => [...change.removedNodes].some((node) => node instanceof HTMLElement && node.matches("nav, header")))) watched.setAttribute("data-taken-out", "");
+    }).observe(watched, { childList: true });
+  });
+  await jump.click();
+  await expect(page.getByRole("combobox", { name: "Search or jump" })).toBeFocused();
+  await expect(page.locator("[data-taken-out]"), "bar and navigation stay").toHaveCount(0);
+  await page.keyboard.press("Escape");
+  await expect(jump).toBeFocused();
+});
+
 test("dialogs open after moving within the portal", async ({ page, tenant }) => {
   void tenant;
   await open(page, "/");

@@ -34,9 +34,26 @@ pub(crate) fn CommandPalette(me: StoredValue<Me>) -> impl IntoView {
         });
         on_cleanup(move || keys.remove());
     });
-    let ever = Memo::new(move |before| open.get() || before.copied().unwrap_or_default());
-    move || ever.get().then(|| Suspend::new(async move { palette(me).await }))
+    let there = RwSignal::new(false);
+    Effect::new(move || {
+        if open.get() && !there.get_untracked() {
+            fetch(there);
+        }
+    });
+    // Only once its code is there: a wait within the frame would take the bar and the navigation away meanwhile.
+    move || there.get().then(|| Suspend::new(async move { palette(me).await }))
 }
+
+#[cfg(feature = "hydrate")]
+fn fetch(there: RwSignal<bool>) {
+    leptos::task::spawn_local(async move {
+        __preload_palette().await;
+        let _ = there.try_set(true);
+    });
+}
+
+#[cfg(not(feature = "hydrate"))]
+fn fetch(_: RwSignal<bool>) {}
 
 #[lazy]
 fn palette(me: StoredValue<Me>) -> AnyView {

@@ -12,7 +12,7 @@ use tower_sessions::Session;
 
 use super::api_errors::ApiFailure;
 
-/// Pages for people who are not signed in, by the beginning of their path.
+/// Pages for people who are not signed in, by their path.
 const OPEN: [&str; 5] = ["/sign-up", "/verify", "/login", "/forgot", "/reset"];
 
 /// Middleware of pages.
