@@ -11,7 +11,7 @@ use leptos::prelude::*;
 use leptos_meta::MetaTags;
 
 use crate::App;
-use crate::routes::Pieces;
+use crate::routes::is_list;
 
 /// Applies what the browser keeps (theme, folded navigation) before anything is painted.
 const BEFORE_PAINT: &str = "try{const e=document.documentElement,t=localStorage.getItem('ringfence-theme'),\
@@ -25,10 +25,8 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
     let files = FILES.get_or_init(|| Files::find(&options));
     let nonce = use_nonce();
     let path = use_context::<Parts>().map(|parts| parts.uri.path().to_owned()).unwrap_or_default();
-    let Pieces { now, soon } = Pieces::of(&path);
-    let now = files.of_pieces(now);
-    let mut soon = files.of_pieces(soon);
-    soon.retain(|file| !now.contains(file));
+    // Whoever is elsewhere is likely to go to a list next: the browser fetches it once it has nothing else to do.
+    let lists = if is_list(&path) { "preload" } else { "prefetch" };
     let fetched = |rel: &'static str| move |file: String| view! { <link rel=rel href=file r#as="fetch" r#type="application/wasm" crossorigin="anonymous" /> };
     let start = format!(
         "import({js:?}).then(m=>m.default({{module_or_path:{wasm:?}}}).then(()=>m.hydrate()))",
@@ -49,8 +47,7 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
                 <link rel="modulepreload" href=files.js.clone() nonce=nonce.clone() />
                 {files.split.clone().map(|split| view! { <link rel="modulepreload" href=split nonce=nonce.clone() /> })}
                 {fetched("preload")(files.wasm.clone())}
-                {now.into_iter().map(fetched("preload")).collect_view()}
-                {soon.into_iter().map(fetched("prefetch")).collect_view()}
+                {files.lists.clone().into_iter().map(fetched(lists)).collect_view()}
                 <script type="module" nonce=nonce>{start}</script>
                 <AutoReload options=options />
                 <MetaTags />
@@ -73,10 +70,10 @@ struct Files {
     css: String,
     js: String,
     wasm: String,
-    /// What fetches the pieces of the program.
+    /// What fetches the rest of the program.
     split: Option<String>,
-    /// The files of each piece, by its name.
-    pieces: BTreeMap<String, Vec<String>>,
+    /// The rest of the program: the lists.
+    lists: Vec<String>,
 }
 
 impl Files {
@@ -95,29 +92,15 @@ impl Files {
             js: file("js"),
             wasm: file("wasm"),
             split: hash("split").map(|hash| format!("/{folder}/__wasm_split{hash}.js")),
-            pieces: std::fs::read(manifest).map(|manifest| read_pieces(&manifest, folder)).unwrap_or_default(),
+            lists: std::fs::read(manifest).map(|manifest| read_manifest(&manifest, folder)).unwrap_or_default(),
         }
-    }
-
-    /// What these pieces consist of; some share files.
-    fn of_pieces(&self, pieces: &[&str]) -> Vec<String> {
-        let mut files: Vec<String> =
-            pieces.iter().filter_map(|piece| self.pieces.get(*piece)).flatten().cloned().collect();
-        files.sort();
-        files.dedup();
-        files
     }
 }
 
-/// The files of each piece from the manifest that the build writes: `{"name_1098…": ["chunk_4.hash", …], …}`.
-fn read_pieces(manifest: &[u8], folder: &str) -> BTreeMap<String, Vec<String>> {
+/// The files beside the program's beginning, from the manifest that the build writes: `{"lists": ["split_lists.hash", …]}`.
+fn read_manifest(manifest: &[u8], folder: &str) -> Vec<String> {
     let manifest: BTreeMap<String, Vec<String>> = serde_json::from_slice(manifest).unwrap_or_default();
-    let address = |file: String| format!("/{folder}/{file}.wasm");
-    let piece = |(name, files): (String, Vec<String>)| {
-        let name = name.rsplit_once('_').map_or(name.as_str(), |(name, _)| name).to_owned();
-        (name, files.into_iter().map(address).collect())
-    };
-    manifest.into_iter().map(piece).collect()
+    manifest.into_values().flatten().map(|file| format!("/{folder}/{file}.wasm")).collect()
 }
 
 /// The file lies beside the program, as cargo-leptos and the container image put it.
@@ -131,29 +114,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_has_the_files_of_its_pieces_fetched_once() {
-        let manifest =
-            br#"{"console_10":["chunk_4.a","split_console_10.b"],"lists_10":["chunk_4.a","split_lists_10.c"]}"#;
-        let files = Files {
-            css: String::new(),
-            js: String::new(),
-            wasm: String::new(),
-            split: None,
-            pieces: read_pieces(manifest, "pkg"),
-        };
-        assert_eq!(files.of_pieces(Pieces::of("/").now), ["/pkg/chunk_4.a.wasm", "/pkg/split_console_10.b.wasm"]);
-        assert_eq!(files.of_pieces(Pieces::of("/audit").now).len(), 3);
-        assert!(files.of_pieces(Pieces::of("/nothing").now).is_empty());
+    fn the_files_of_the_lists_are_those_of_the_manifest() {
+        let manifest = br#"{"lists":["chunk_4.a","split_lists.b"]}"#;
+        assert_eq!(read_manifest(manifest, "pkg"), ["/pkg/chunk_4.a.wasm", "/pkg/split_lists.b.wasm"]);
+        assert!(read_manifest(b"", "pkg").is_empty());
     }
 
     #[test]
-    fn every_page_is_in_a_piece_with_and_without_a_slash_at_its_end() {
+    fn every_list_is_a_page_with_and_without_a_slash_at_its_end() {
         let routes = leptos_axum::generate_route_list(App);
-        assert!(routes.len() > 10, "{}", routes.len());
-        for route in routes {
-            let path = route.path();
-            assert!(!Pieces::of(path).now.is_empty(), "{path}: a page that is in no piece is dead in the browser");
-            assert_eq!(Pieces::of(&format!("{path}/")).now, Pieces::of(path).now);
-        }
+        let lists: Vec<_> =
+            routes.iter().map(leptos_axum::AxumRouteListing::path).filter(|path| is_list(path)).collect();
+        assert_eq!(lists.len(), 4, "{lists:?}");
+        assert!(lists.iter().all(|path| is_list(&format!("{path}/"))));
+        assert!(!is_list("/login") && !is_list("/") && !is_list(""));
     }
 }

@@ -72,6 +72,13 @@ impl ApiError {
     }
 }
 
+/// Code of a page that could not be fetched.
+impl From<leptos::wasm_split::SplitLoaderError> for ApiError {
+    fn from(_: leptos::wasm_split::SplitLoaderError) -> Self {
+        Self::Unreachable
+    }
+}
+
 impl FromServerFnError for ApiError {
     type Encoder = JsonEncoding;
 

@@ -1,6 +1,7 @@
 //! Which address shows which page.
 
 use leptos::prelude::*;
+use leptos::wasm_split::wasm_split;
 use leptos_meta::{Title, provide_meta_context};
 use leptos_router::components::{ParentRoute, Route, Router, Routes};
 use leptos_router::{Lazy, LazyRoute, SsrMode, path};
@@ -12,13 +13,16 @@ use crate::account::sign_up::{SignUpPage, VerifyPage};
 use crate::allowed_ips::page::AllowedIpsPage;
 use crate::audit::page::AuditPage;
 use crate::blocked_ips::page::BlockedIpsPage;
+use crate::browser;
 use crate::clock::Clock;
 use crate::enforcement::pill::Saving;
+use crate::error::ApiError;
 use crate::frame::Frame;
 use crate::live::Live;
 use crate::overview::page::OverviewPage;
 use crate::pbxes::page::PbxesPage;
 use crate::ui::confirm::{Confirm, ConfirmDialog};
+use crate::ui::states::Failed;
 use crate::ui::toast::{ToastRegion, Toasts};
 
 /// The whole portal.
@@ -34,15 +38,15 @@ pub fn App() -> impl IntoView {
         <Title formatter=|title: String| if title.is_empty() { "Ringfence".to_owned() } else { format!("{title} · Ringfence") } />
         <Router>
             <Routes fallback=NotFound>
-                <Route path=path!("/login") view={Lazy::<Login>::new()} ssr=SsrMode::Async />
-                <Route path=path!("/login/code") view={Lazy::<Code>::new()} ssr=SsrMode::Async />
-                <Route path=path!("/sign-up") view={Lazy::<SignUp>::new()} ssr=SsrMode::Async />
-                <Route path=path!("/verify") view={Lazy::<Verify>::new()} ssr=SsrMode::Async />
-                <Route path=path!("/setup") view={Lazy::<Setup>::new()} ssr=SsrMode::Async />
-                <Route path=path!("/forgot") view={Lazy::<Forgot>::new()} ssr=SsrMode::Async />
-                <Route path=path!("/reset") view={Lazy::<Reset>::new()} ssr=SsrMode::Async />
-                <ParentRoute path=path!("") view={Lazy::<Framed>::new()} ssr=SsrMode::Async>
-                    <Route path=path!("/") view={Lazy::<Overview>::new()} ssr=SsrMode::Async />
+                <Route path=path!("/login") view=LoginPage ssr=SsrMode::Async />
+                <Route path=path!("/login/code") view=CodePage ssr=SsrMode::Async />
+                <Route path=path!("/sign-up") view=SignUpPage ssr=SsrMode::Async />
+                <Route path=path!("/verify") view=VerifyPage ssr=SsrMode::Async />
+                <Route path=path!("/setup") view=SetupPage ssr=SsrMode::Async />
+                <Route path=path!("/forgot") view=ForgotPage ssr=SsrMode::Async />
+                <Route path=path!("/reset") view=ResetPage ssr=SsrMode::Async />
+                <ParentRoute path=path!("") view=Frame ssr=SsrMode::Async>
+                    <Route path=path!("/") view=OverviewPage ssr=SsrMode::Async />
                     <Route path=path!("/pbxes") view={Lazy::<Pbxes>::new()} ssr=SsrMode::Async />
                     <Route path=path!("/allowed-ips") view={Lazy::<AllowedIps>::new()} ssr=SsrMode::Async />
                     <Route path=path!("/blocked-ips") view={Lazy::<BlockedIps>::new()} ssr=SsrMode::Async />
@@ -69,48 +73,28 @@ fn NotFound() -> impl IntoView {
     }
 }
 
-/// Pieces of the program, by the names of the functions marked `lazy`.
-#[derive(Debug, Default)]
-pub(crate) struct Pieces {
-    /// What the page needs before it works.
-    pub(crate) now: &'static [&'static str],
-    /// What is likely wanted next; fetched when the browser has nothing else to do.
-    #[cfg_attr(not(feature = "ssr"), expect(dead_code, reason = "the shell asks the browser for it"))]
-    pub(crate) soon: &'static [&'static str],
+/// Whether the page at a path is in the part of the program that is fetched when somebody goes to a list. The router takes
+/// an address with a slash at its end for the same.
+pub(crate) fn is_list(path: &str) -> bool {
+    LISTS.contains(&path.trim_end_matches('/'))
 }
 
-impl Pieces {
-    /// Those of the page at a path.
-    pub(crate) fn of(path: &str) -> Self {
-        // The router takes an address with a slash at its end for the same.
-        match path.trim_end_matches('/') {
-            "" => Self { now: &["console"], soon: &["lists", "palette"] },
-            "/pbxes" | "/allowed-ips" | "/blocked-ips" | "/audit" => {
-                Self { now: &["console", "lists"], soon: &["palette"] }
-            }
-            "/login" | "/login/code" | "/sign-up" | "/verify" | "/setup" | "/forgot" | "/reset" => {
-                Self { now: &["account"], soon: &["console"] }
-            }
-            _ => Self::default(),
-        }
-    }
-}
+/// The lists, the larger part of the portal's code, in a file of their own: what everybody waits for first stays small. More
+/// files would make all of it larger, since what two of them use goes into further ones and none packs what another has.
+macro_rules! lists {
+    ($($name:ident = $page:ident at $path:literal),* $(,)?) => {
+        const LISTS: &[&str] = &[$($path),*];
 
-/// Pages whose code is fetched when somebody goes there, so that what everybody waits for first stays small. Those of one
-/// piece come together: a piece for each page would be ninety files of what some of them share. `lazy` makes the function that
-/// fetches a piece, and its name.
-macro_rules! fetched {
-    ($($piece:ident by $preload:ident ($which:ident): $($name:ident = $page:ident),*;)*) => {$(
         #[derive(Debug, Clone, Copy)]
-        enum $which {
+        enum List {
             $($name,)*
         }
 
-        #[lazy]
-        fn $piece(which: $which) -> AnyView {
-            match which {
-                $($which::$name => view! { <$page /> }.into_any(),)*
-            }
+        #[wasm_split(lists, wasm_split_path = ::leptos::wasm_split, preload(fetch_lists), fallible)]
+        fn list(list: List) -> Result<AnyView, ApiError> {
+            Ok(match list {
+                $(List::$name => view! { <$page /> }.into_any(),)*
+            })
         }
 
         $(
@@ -122,34 +106,35 @@ macro_rules! fetched {
                     Self
                 }
 
-                /// The old page stays until the piece of the new one is there.
-                #[cfg(feature = "hydrate")]
+                /// The old page stays until the code of the new one is there, or can't be had.
                 async fn preload() {
-                    $preload().await;
+                    let _ = fetch_lists().await;
                 }
 
                 async fn view(_: Self) -> AnyView {
-                    $piece($which::$name).await
+                    match list(List::$name).await {
+                        Ok(view) => view,
+                        Err(error) => view! { <Failed what="The page" error retry=|()| browser::load($path) /> }.into_any(),
+                    }
                 }
             }
         )*
-    )*
-        /// Fetches what the page at a path begins with. Taking over the page waits for it, and then does so in one go: with
-        /// waits within, what pages do once they run would begin while half of them still is as the server sent it.
-        #[cfg(feature = "hydrate")]
-        pub async fn fetch_page(path: &str) {
-            for piece in Pieces::of(path).now {
-                match *piece {
-                    $(stringify!($piece) => $preload().await,)*
-                    _ => {}
-                }
-            }
-        }
     };
 }
 
-fetched! {
-    account by __preload_account (Account): Login = LoginPage, Code = CodePage, SignUp = SignUpPage, Verify = VerifyPage, Setup = SetupPage, Forgot = ForgotPage, Reset = ResetPage;
-    console by __preload_console (Console): Framed = Frame, Overview = OverviewPage;
-    lists by __preload_lists (Lists): Pbxes = PbxesPage, AllowedIps = AllowedIpsPage, BlockedIps = BlockedIpsPage, Audit = AuditPage;
+lists! {
+    Pbxes = PbxesPage at "/pbxes",
+    AllowedIps = AllowedIpsPage at "/allowed-ips",
+    BlockedIps = BlockedIpsPage at "/blocked-ips",
+    Audit = AuditPage at "/audit",
+}
+
+/// Fetches what the page at a path begins with. Taking over the page waits for it, and then does so in one go: with waits
+/// within, what pages do once they run would begin while half of them still is as the server sent it.
+///
+/// # Errors
+/// The code could not be fetched.
+#[cfg(feature = "hydrate")]
+pub async fn fetch_page(path: &str) -> Result<(), leptos::wasm_split::SplitLoaderError> {
+    if is_list(path) { fetch_lists().await } else { Ok(()) }
 }

@@ -1,5 +1,5 @@
 //! What a browser fetches before a page works that is the first one opened, compressed as well as brotli can. What it fetches
-//! afterwards while it is idle is not counted. The largest of the pages is kept.
+//! afterwards while it is idle is not counted.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -10,38 +10,30 @@ use anyhow::Context as _;
 use crate::report::{Report, say};
 
 const SITE: &str = "target/site";
-/// Whoever isn't signed in begins at the login, whoever is at the overview; a list is opened first from a bookmark. Each with
-/// the pieces of the program that the shell has fetched for it (`app/src/routes.rs`).
-const PAGES: [(&str, &[&str]); 3] =
-    [("/login", &["account"]), ("/", &["console"]), ("/blocked-ips", &["console", "lists"])];
 
 pub(crate) fn measure(report: &mut Report) -> anyhow::Result<()> {
     say("First load, brotli level 11, beside the page's own HTML");
     let package = Path::new(SITE).join("pkg");
-    let Ok(whole) = fetched_by_all(&package) else {
+    let Ok(mut files) = fetched_by_all(&package) else {
         say("  left out: target/site is not built; scripts/build.sh builds it\n");
         return Ok(());
     };
-    let pieces = pieces(&package)?;
-    let mut largest: f64 = 0.0;
-    for (page, needed) in PAGES {
-        let mut files = whole.clone();
-        for piece in needed {
-            files.extend(pieces.get(*piece).with_context(|| format!("no piece {piece} in the build"))?.clone());
-        }
-        files.sort();
-        files.dedup();
-        let mut sum = 0.0;
-        for file in &files {
-            let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-            sum += kib(brotli_size(&bytes)?);
-        }
-        say(&format!("  {page:<20} {:>3} files {sum:>8.1} KiB", files.len()));
-        largest = largest.max(sum);
-    }
-    say("");
-    report.keep("first_load_brotli_kib", largest);
+    let first = size(&files)?;
+    say(&format!("  login, sign-up, overview {:>3} files {first:>8.1} KiB", files.len()));
+    files.extend(lists(&package)?);
+    let list = size(&files)?;
+    say(&format!("  a list from a bookmark   {:>3} files {list:>8.1} KiB\n", files.len()));
+    report.keep("first_load_brotli_kib", first);
+    report.keep("first_load_list_brotli_kib", list);
     Ok(())
+}
+
+fn size(files: &[PathBuf]) -> anyhow::Result<f64> {
+    let sizes = files.iter().map(|file| {
+        let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+        Ok(kib(brotli_size(&bytes)?))
+    });
+    sizes.sum()
 }
 
 /// What every page refers to: style sheet, icon, the program's beginning and what loads it.
@@ -63,21 +55,17 @@ fn fetched_by_all(package: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The files of each piece of the program, from the manifest that the build writes.
-fn pieces(package: &Path) -> anyhow::Result<BTreeMap<String, Vec<PathBuf>>> {
+/// The rest of the program, from the manifest that the build writes.
+fn lists(package: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let manifest = std::fs::read_dir(package)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             name.starts_with("__wasm_split_manifest") && path.extension().is_some_and(|extension| extension == "json")
         })
-        .context("no manifest of the program's pieces")?;
+        .context("no manifest of the program's parts")?;
     let manifest: BTreeMap<String, Vec<String>> = serde_json::from_slice(&std::fs::read(manifest)?)?;
-    let piece = |(name, files): (String, Vec<String>)| {
-        let name = name.rsplit_once('_').map_or(name.as_str(), |(name, _)| name).to_owned();
-        (name, files.into_iter().map(|file| package.join(format!("{file}.wasm"))).collect())
-    };
-    Ok(manifest.into_iter().map(piece).collect())
+    Ok(manifest.into_values().flatten().map(|file| package.join(format!("{file}.wasm"))).collect())
 }
 
 fn brotli_size(bytes: &[u8]) -> anyhow::Result<usize> {

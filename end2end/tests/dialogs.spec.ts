@@ -66,3 +66,18 @@ test("dialogs open after moving within the portal", async ({ page, tenant }) => 
   await page.getByRole("option", { name: /^Allow / }).click();
   await expect(page.getByRole("dialog", { name: "Allow an address" }).getByLabel("Address, network or domain name")).toHaveValue("203.0.113.79");
 });
+
+test("a list whose code can't be fetched says so, and comes at the second try", async ({ page, tenant, expectedOnConsole }) => {
+  void tenant;
+  expectedOnConsole.push(/split_lists|ERR_FAILED|Failed to fetch|Failed to load/);
+  const code = /\/split_lists[^/]*\.wasm$/;
+  await page.route(code, (route) => route.abort());
+  await open(page, "/");
+  await page.getByRole("navigation", { name: "Main" }).getByRole("link", { name: "Blocked IPs" }).click();
+  await expect(page.getByRole("alert").filter({ hasText: "The page could not be loaded" })).toBeVisible();
+  await expect(page.locator("html[data-crashed]")).toHaveCount(0);
+  await page.unroute(code);
+  await page.getByRole("button", { name: "Retry" }).click();
+  await page.getByRole("button", { name: "Block an address" }).first().click();
+  await expect(page.getByRole("dialog", { name: "Block an address" })).toBeVisible();
+});

@@ -15,7 +15,10 @@ pub fn hydrate() {
     }));
     wasm_bindgen_futures::spawn_local(async {
         let path = leptos::prelude::window().location().pathname().unwrap_or_default();
-        app::fetch_page(&path).await;
+        if app::fetch_page(&path).await.is_err() {
+            mark("data-crashed");
+            return;
+        }
         leptos::mount::hydrate_body(app::App);
         mark("data-hydrated");
     });

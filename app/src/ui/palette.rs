@@ -21,10 +21,13 @@ struct Command {
     href: String,
 }
 
-/// The palette; opens with Ctrl-K or ⌘K. Its code comes when it is first opened.
+/// The palette; opens with Ctrl-K or ⌘K.
 #[component]
 pub(crate) fn CommandPalette(me: StoredValue<Me>) -> impl IntoView {
     let Palette(open) = expect_context();
+    let go = Go::of_page();
+    let (text, chosen) = (RwSignal::new(String::new()), RwSignal::new(0usize));
+    let found = Memo::new(move |_| me.peek_stored(|me| commands(&text.get(), me)));
     Effect::new(move || {
         let keys = window_event_listener(leptos::ev::keydown, move |event| {
             if (event.ctrl_key() || event.meta_key()) && event.key().eq_ignore_ascii_case("k") {
@@ -34,38 +37,6 @@ pub(crate) fn CommandPalette(me: StoredValue<Me>) -> impl IntoView {
         });
         on_cleanup(move || keys.remove());
     });
-    let there = RwSignal::new(false);
-    Effect::new(move || {
-        if open.get() && !there.get_untracked() {
-            fetch(there);
-        }
-    });
-    // Only once its code is there: a wait within the frame would take the bar and the navigation away meanwhile.
-    move || there.get().then(|| Suspend::new(async move { palette(me).await }))
-}
-
-#[cfg(feature = "hydrate")]
-fn fetch(there: RwSignal<bool>) {
-    leptos::task::spawn_local(async move {
-        __preload_palette().await;
-        let _ = there.try_set(true);
-    });
-}
-
-#[cfg(not(feature = "hydrate"))]
-fn fetch(_: RwSignal<bool>) {}
-
-#[lazy]
-fn palette(me: StoredValue<Me>) -> AnyView {
-    view! { <PaletteDialog me /> }.into_any()
-}
-
-#[component]
-fn PaletteDialog(me: StoredValue<Me>) -> impl IntoView {
-    let Palette(open) = expect_context();
-    let go = Go::of_page();
-    let (text, chosen) = (RwSignal::new(String::new()), RwSignal::new(0usize));
-    let found = Memo::new(move |_| me.peek_stored(|me| commands(&text.get(), me)));
     Effect::new(move || {
         if open.get() {
             text.set(String::new());
