@@ -42,7 +42,7 @@ run() {
     chmod 755 "$data"
     chmod 700 "$data/agent"
     exec 9>"$data/lock"
-    flock -n 9 || die "the demo runs already, on this data: $data"
+    flock -n 9 || die "the demo runs already, on this data: $data$(running)"
     ! port_open "$port" || die "port $port is taken: choose another with RINGFENCE_PORT=…"
 
     say "Demo tenant"
@@ -54,8 +54,10 @@ run() {
     trap stop EXIT
     trap 'exit 0' INT TERM
     # In sessions of their own, so that Ctrl-C reaches only this script and it can stop them in order.
-    setsid "$portal" serve >>"$data/logs/portal.log" 2>&1 9>&- &
+    # The portal and its database hold the lock, too: whatever happens to this script, nobody takes their data away.
+    setsid "$portal" serve >>"$data/logs/portal.log" 2>&1 &
     portal_pid=$!
+    echo "$portal_pid" >"$data/portal.pid"
     wait_for 60 portal portal_answers || { tail -n 30 "$data/logs/portal.log" >&2; die "the portal did not answer within 60 s"; }
 
     say "Agent with a simulated PBX"
@@ -87,7 +89,9 @@ WELCOME
 }
 
 stop() {
-    trap - EXIT INT TERM
+    # A second Ctrl-C must not end this before it has stopped what it started.
+    trap '' INT TERM
+    trap - EXIT
     say "Stopping"
     local pid
     for pid in ${agent_pid:-} ${portal_pid:-}; do
@@ -99,9 +103,16 @@ stop() {
 clean_data() {
     [ -e "$data" ] || { note "There is no data"; return; }
     exec 9>"$data/lock"
-    flock -n 9 || die "the demo is running: stop it first"
+    flock -n 9 || die "the demo is running: stop it first$(running)"
     rm -rf --one-file-system "$data"
     note "Forgot $data"
+}
+
+# How to stop a portal that outlived its script.
+running() {
+    local pid
+    pid=$(cat "$data/portal.pid" 2>/dev/null) && kill -0 "$pid" 2>/dev/null && echo " (kill $pid)"
+    return 0
 }
 
 gone() { ! kill -0 "$1" 2>/dev/null; }

@@ -12,6 +12,7 @@
 //   --interval MS          pause between attempts, default 0
 //   --timeout MS           how long to wait for each answer, default 500
 //   --stop-after N         end early after N attempts in a row without an answer (that is what a ban looks like)
+//   --decoy                a made-up Authorization header in front of the real one, as Asterisk takes it
 //   --json                 one JSON object per attempt and one for the sum, instead of text
 //
 // Ends with status 0 when every attempt was accepted, 1 otherwise.
@@ -33,11 +34,12 @@ const { values: options } = parseArgs({
     interval: { type: "string", default: "0" },
     timeout: { type: "string", default: "500" },
     "stop-after": { type: "string", default: "0" },
+    decoy: { type: "boolean", default: false },
     json: { type: "boolean", default: false },
   },
 });
 if (!options.target || !options.user || (!options.password && !options.wrong)) {
-  console.error("usage: sip-register.mjs --target HOST[:PORT] --user N (--password P | --wrong) [--source A] [--transport udp|tcp] [--count N]");
+  console.error("usage: sip-register.mjs --target HOST[:PORT] --user N (--password P | --wrong) [--source A] [--transport udp|tcp] [--count N] [--decoy]");
   process.exit(2);
 }
 
@@ -134,7 +136,8 @@ async function register(line, password, callId) {
     if (!answer) return "timeout";
     const challenge = /^WWW-Authenticate:\s*Digest\s+(.*)$/im.exec(answer.text)?.[1];
     if (answer.status !== 401 || !challenge || sequence === 2) return answer.status;
-    authorization = `Authorization: ${digest(challenge, password)}\r\n`;
+    const decoy = options.decoy ? 'Authorization: Digest username="x",realm="x",nonce="x",uri="sip:x",response="x"\r\n' : "";
+    authorization = `${decoy}Authorization: ${digest(challenge, password)}\r\n`;
   }
 }
 

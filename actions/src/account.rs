@@ -4,8 +4,8 @@ use policy::account::{Me, Membership, PasswordStrength, Stage};
 use policy::authz::{Operation, Permission};
 use policy::ids::{TenantId, UserId};
 use policy::people;
-
 use store::people::User;
+use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::act::{Act, Actor};
 use crate::caller::{Login, Visitor};
@@ -17,6 +17,8 @@ use crate::{guesses, tokens, totp};
 const WRONG: &str = "E-mail address or password is wrong. Check both, or set a new password.";
 /// What a wrong, old or used code is told.
 const WRONG_CODE: &str = "This code is wrong or was used before. Wait for the next one and type it as it is shown.";
+/// Answers that must not tell by their time whether an e-mail address is known come no sooner than this.
+pub(crate) const EVEN: Duration = Duration::from_millis(200);
 
 /// Who the session is and what it still lacks.
 pub async fn me(ctx: &Ctx, visitor: &Visitor) -> Result<Me, ActError> {
@@ -49,11 +51,13 @@ pub async fn password_strength(ctx: &Ctx, password: &str, words: &[String]) -> R
     ctx.passwords().strength(password, words).await
 }
 
-/// Checks e-mail address and password; the second factor is still to come. A wrong address takes as long as a wrong password.
+/// Checks e-mail address and password; the second factor is still to come. A wrong address takes as long as a wrong password,
+/// though the log of a known one takes longer to write.
 pub async fn log_in(ctx: &Ctx, visitor: &Visitor, email: &str, password: &str) -> Result<Login, ActError> {
     let email = people::parse_email(email).map_err(|message| ActError::field("email", message))?;
-    let subject = format!("password {email}");
-    guesses::begin(ctx, &subject, guesses::PASSWORD).await?;
+    let subject = guesses::password(&email, visitor.address);
+    guesses::begin(ctx, &subject).await?;
+    let begun = Instant::now();
     let mut tx = ctx.store().platform().await?;
     let user = store::people::by_email(&mut tx, &email).await?;
     tx.commit().await?;
@@ -67,7 +71,9 @@ pub async fn log_in(ctx: &Ctx, visitor: &Visitor, email: &str, password: &str) -
         }
         user => {
             let error = ActError::field("password", WRONG);
-            audit_login(ctx, visitor, user.as_ref(), &email, Operation::LogIn, Err(error)).await
+            let refused = audit_login(ctx, visitor, user.as_ref(), &email, Operation::LogIn, Err(error)).await;
+            sleep_until(begun + EVEN).await;
+            refused
         }
     }
 }
@@ -111,8 +117,8 @@ pub(crate) async fn guarded(
     user: UserId,
     check: impl Future<Output = Result<bool, ActError>>,
 ) -> Result<(), ActError> {
-    let subject = format!("code {user}");
-    guesses::begin(ctx, &subject, guesses::CODE).await?;
+    let subject = guesses::code(user);
+    guesses::begin(ctx, &subject).await?;
     if check.await? { guesses::right(ctx, &subject).await } else { Err(ActError::field("code", WRONG_CODE)) }
 }
 

@@ -8,9 +8,11 @@ use policy::blocked_ips::BanSource;
 use policy::ids::{BatchId, PbxId, TenantId};
 use policy::net;
 use policy::reports::{DetectedBan, ReportEvent};
+use policy::safety::{self, Drift, Withheld};
 use policy::snapshot::PolicySnapshot;
 use sha2::{Digest as _, Sha256};
-use store::agents::Described;
+pub use store::agents::Health;
+use store::agents::{Certified, Described};
 use store::blocked_ips::NewBan;
 use uuid::Uuid;
 
@@ -32,6 +34,8 @@ pub struct Agent {
     pub pbx_id: PbxId,
     /// The PBX's name.
     pub pbx_name: String,
+    /// The running stream of the PBX, if there is one.
+    pub link_id: Option<Uuid>,
     /// Hash of its certificate.
     fingerprint: Vec<u8>,
 }
@@ -103,6 +107,7 @@ async fn enrol_inner(
     act.subject(&pbx_name);
     act.detail("hostname", request.hostname.chars().take(253).collect::<String>());
     let issued = ctx.ca().issue(&request.csr_pem, act.tx.tenant(), pbx, now)?;
+    store::agents::revoke_certificates(&mut act.tx, pbx, None, now).await?;
     store::agents::insert_certificate(&mut act.tx, pbx, &issued.fingerprint, now, issued.expires_at).await?;
     act.detail("certificate", data_encoding::HEXLOWER.encode(&issued.fingerprint));
     act.publish(Topic::Pbxes);
@@ -127,9 +132,36 @@ pub async fn identify(ctx: &Ctx, certificate_der: &[u8]) -> Result<Agent, ActErr
     let found = store::agents::by_certificate(&mut tx, &fingerprint, ctx.now()).await?;
     tx.commit().await?;
     match found {
-        Some((id, pbx_name)) if id == pbx_id => Ok(Agent { tenant_id, pbx_id, pbx_name, fingerprint }),
+        Some(Certified { id, name, link_id, .. }) if id == pbx_id => {
+            Ok(Agent { tenant_id, pbx_id, pbx_name: name, link_id, fingerprint })
+        }
         _ => Err(ActError::NotFound),
     }
+}
+
+/// A new certificate for an agent whose own has passed half of its life; PEM. Its own holds until a stream is opened with the new one.
+///
+/// # Errors
+/// `Refused` when it isn't due, so that nobody makes any number of them.
+pub async fn renew(ctx: &Ctx, agent: &Agent, csr_pem: &str) -> Result<String, ActError> {
+    let mut act = agent.act(ctx).await?;
+    act.subject(&agent.pbx_name);
+    let result = renew_inner(ctx, &mut act, agent, csr_pem).await;
+    act.finish(result).await
+}
+
+async fn renew_inner(ctx: &Ctx, act: &mut Act<'_>, agent: &Agent, csr_pem: &str) -> Result<String, ActError> {
+    let now = act.now;
+    let held = store::agents::by_certificate(&mut act.tx, &agent.fingerprint, now).await?.ok_or(ActError::NotFound)?;
+    if now < held.issued_at + (held.expires_at - held.issued_at) / 2 {
+        return Err(ActError::Refused("The certificate isn't due for renewal.".to_owned()));
+    }
+    let issued = ctx.ca().issue(csr_pem, agent.tenant_id, agent.pbx_id, now)?;
+    // Earlier renewals that were never used.
+    store::agents::revoke_certificates(&mut act.tx, agent.pbx_id, Some(&agent.fingerprint), now).await?;
+    store::agents::insert_certificate(&mut act.tx, agent.pbx_id, &issued.fingerprint, now, issued.expires_at).await?;
+    act.detail("renewed", data_encoding::HEXLOWER.encode(&issued.fingerprint));
+    Ok(issued.pem)
 }
 
 /// What an agent says first.
@@ -145,6 +177,8 @@ pub struct Hello {
     pub pbx_version: String,
     /// `nftables` or `memory`.
     pub firewall: String,
+    /// What it does not enforce, lest it be cut off.
+    pub withheld: Vec<Withheld>,
 }
 
 /// An agent's stream begins; it replaces an older one of the same PBX.
@@ -162,6 +196,13 @@ pub async fn connected(ctx: &Ctx, agent: &Agent, link_id: Uuid, hello: Hello) ->
     act.detail("connected", described.agent_version.clone());
     let now = act.now;
     let there = store::agents::connected(&mut act.tx, agent.pbx_id, link_id, &described, now).await?;
+    if store::agents::withheld(&mut act.tx, agent.pbx_id, &hello.withheld).await? {
+        note_withheld(&mut act, &hello.withheld);
+    }
+    // The one before it was kept until this one was seen to work.
+    if store::agents::revoke_certificates(&mut act.tx, agent.pbx_id, Some(&agent.fingerprint), now).await? > 0 {
+        act.detail("certificate", data_encoding::HEXLOWER.encode(&agent.fingerprint));
+    }
     act.publish(Topic::Pbxes);
     act.finish(if there { Ok(()) } else { Err(ActError::NotFound) }).await
 }
@@ -175,28 +216,28 @@ pub async fn disconnected(ctx: &Ctx, agent: &Agent, link_id: Uuid) -> Result<(),
     act.finish_quietly().await
 }
 
-/// How an agent is.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Health {
-    /// Bans in its kernel.
-    pub bans: u64,
-    /// Phones registered.
-    pub registered: u32,
-    /// Reports dropped.
-    pub dropped: u64,
-}
-
 /// An agent is alive; `false` when the stream isn't its PBX's any more: replaced, revoked, removed, or its certificate expired.
 pub async fn heartbeat(ctx: &Ctx, agent: &Agent, link_id: Uuid, health: Health) -> Result<bool, ActError> {
     let mut act = agent.act(ctx).await?;
     let now = act.now;
-    let bans = i64::try_from(health.bans).unwrap_or(i64::MAX);
-    let registered = i32::try_from(health.registered).unwrap_or(i32::MAX);
-    let dropped = i64::try_from(health.dropped).unwrap_or(i64::MAX);
-    let ours = store::agents::heard(&mut act.tx, agent.pbx_id, link_id, bans, registered, dropped, now).await?
+    // A PBX whose clock is ahead has proven nothing about the future.
+    let health = Health { proven_at: health.proven_at.map(|at| at.min(now)), ..health };
+    let ours = store::agents::heard(&mut act.tx, agent.pbx_id, link_id, health, now).await?
         && store::agents::by_certificate(&mut act.tx, &agent.fingerprint, now).await?.is_some();
     act.finish_quietly().await?;
     Ok(ours)
+}
+
+/// The agent found something in its firewall that wasn't as it should be.
+pub async fn drifted(ctx: &Ctx, agent: &Agent, drift: Drift) -> Result<(), ActError> {
+    let mut act = agent.act(ctx).await?;
+    act.subject(&agent.pbx_name);
+    act.detail("found", drift.found.clone());
+    act.detail("repaired", drift.repaired);
+    let drift = Drift { at: drift.at.min(act.now), ..drift };
+    store::agents::drifted(&mut act.tx, agent.pbx_id, &drift).await?;
+    act.publish(Topic::Pbxes);
+    act.finish(Ok(())).await
 }
 
 /// The policy that the agent must enforce.
@@ -205,16 +246,16 @@ pub async fn policy(ctx: &Ctx, agent: &Agent) -> Result<PolicySnapshot, ActError
     let mut tx = ctx.store().tenant(agent.tenant_id).await?;
     // Held, so that the revision and the entries are of one moment.
     store::ban_set::hold(&mut tx).await?;
-    let (revision, detection) = store::tenants::policy(&mut tx).await?.ok_or(ActError::NotFound)?;
+    let (revision, detection, phone_loss_limit) = store::tenants::policy(&mut tx).await?.ok_or(ActError::NotFound)?;
     let allowed = store::allowed_ips::entries(&mut tx, now).await?;
     tx.commit().await?;
-    Ok(PolicySnapshot { revision, allowed, detection })
+    Ok(PolicySnapshot { revision, allowed, detection, phone_loss_limit })
 }
 
 /// The revision that the tenant's policy has; for a look whether a notification was lost.
 pub async fn revision(ctx: &Ctx, agent: &Agent) -> Result<i64, ActError> {
     let mut tx = ctx.store().tenant(agent.tenant_id).await?;
-    let (revision, _) = store::tenants::policy(&mut tx).await?.ok_or(ActError::NotFound)?;
+    let (revision, ..) = store::tenants::policy(&mut tx).await?.ok_or(ActError::NotFound)?;
     tx.commit().await?;
     Ok(revision)
 }
@@ -267,26 +308,47 @@ pub async fn bans_since(ctx: &Ctx, agent: &Agent, seq: i64, digest: Option<BanDi
         Some(changes) if i64::try_from(changes.len()) == Ok(behind) => {
             BanSync::Delta { from_seq: seq + 1, to_seq: set.seq, digest: set.digest, changes }
         }
-        _ => BanSync::Snapshot { seq: set.seq, digest: set.digest, bans: store::blocked_ips::entries(&mut tx).await? },
+        _ => {
+            let bans = store::blocked_ips::entries(&mut tx).await?;
+            let digest = BanDigest::of(&bans);
+            if digest != set.digest {
+                // Never by us. Agents that hold what the rows say must not be taken for wrong, over and over.
+                tracing::error!(tenant.id = %agent.tenant_id, seq = set.seq, "the kept digest of a tenant's bans does not fit the bans; it is set right");
+                tx.commit().await?;
+                return repair_digest(ctx, agent).await;
+            }
+            BanSync::Snapshot { seq: set.seq, digest, bans }
+        }
     };
     tx.commit().await?;
     Ok(sync)
 }
 
-/// The agent has applied a policy. Kept only when its digest is the one of that revision: what is shown as enforced is.
+async fn repair_digest(ctx: &Ctx, agent: &Agent) -> Result<BanSync, ActError> {
+    let mut tx = ctx.store().tenant(agent.tenant_id).await?;
+    let set = store::ban_set::lock(&mut tx).await?;
+    let bans = store::blocked_ips::entries(&mut tx).await?;
+    let digest = BanDigest::of(&bans);
+    store::ban_set::append(&mut tx, &set, &[], digest).await?;
+    tx.commit().await?;
+    Ok(BanSync::Snapshot { seq: set.seq, digest, bans })
+}
+
+/// The agent has applied a policy. Kept only when its digest is the one of that revision: what is shown as enforced is. `took_us` is
+/// `None` when it held the policy before.
 pub async fn policy_applied(
     ctx: &Ctx,
     agent: &Agent,
     revision: i64,
     digest: &[u8],
-    took_us: u64,
+    took_us: Option<u64>,
 ) -> Result<(), ActError> {
     let wanted = policy(ctx, agent).await?;
     if revision > wanted.revision || (revision == wanted.revision && digest != wanted.digest()) {
         return Ok(());
     }
     let mut act = agent.act(ctx).await?;
-    let took_us = i64::try_from(took_us).unwrap_or(i64::MAX);
+    let took_us = took_us.map(|took| i64::try_from(took).unwrap_or(i64::MAX));
     store::agents::policy_applied(&mut act.tx, agent.pbx_id, revision, digest, took_us).await?;
     act.publish(Topic::Pbxes);
     act.finish_quietly().await
@@ -308,6 +370,24 @@ pub async fn policy_refused(ctx: &Ctx, agent: &Agent, revision: i64, reason: &st
     }
     act.publish(Topic::Pbxes);
     act.finish(Ok(())).await
+}
+
+/// All that the agent does not enforce although it should, lest it be cut off from the server or from its phones.
+pub async fn withheld(ctx: &Ctx, agent: &Agent, withheld: &[Withheld]) -> Result<(), ActError> {
+    let mut act = agent.act(ctx).await?;
+    act.subject(&agent.pbx_name);
+    if !store::agents::withheld(&mut act.tx, agent.pbx_id, withheld).await? {
+        return act.finish_quietly().await;
+    }
+    note_withheld(&mut act, withheld);
+    act.publish(Topic::Pbxes);
+    act.finish(Ok(())).await
+}
+
+fn note_withheld(act: &mut Act<'_>, withheld: &[Withheld]) {
+    let changes: Vec<String> =
+        withheld.iter().map(|withheld| format!("{}: {}", safety::name(&withheld.change), withheld.reason)).collect();
+    act.detail("withheld", changes);
 }
 
 /// The agent holds the set of bans as of a change. Kept only when its digest is the one of that number; `took_us` is `None`
@@ -351,6 +431,10 @@ pub async fn report(ctx: &Ctx, agent: &Agent, batch: BatchId, events: Vec<Report
 
 /// Answers how many bans were kept.
 async fn store_events(act: &mut Act<'_>, agent: &Agent, events: Vec<ReportEvent>) -> Result<usize, ActError> {
+    if events.iter().any(|event| matches!(event, ReportEvent::Detected(_))) {
+        // Before anything is looked up: another PBX, or an administrator, may be about to block or allow the same source.
+        store::ban_set::lock(&mut act.tx).await?;
+    }
     let mut new_bans = Vec::new();
     let mut attempts = std::collections::BTreeMap::new();
     for event in events {

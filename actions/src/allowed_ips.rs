@@ -62,9 +62,10 @@ pub async fn allow_my_address(ctx: &Ctx, caller: &Caller) -> Result<Added, ActEr
 
 async fn add_inner(act: &mut Act<'_>, caller: &Caller, form: &AllowedIpForm, insist: bool) -> Result<Added, ActError> {
     let draft = parse(act, form)?;
+    store::ban_set::lock(&mut act.tx).await?;
     let mut existing = store::allowed_ips::all(&mut act.tx).await?;
     refuse_covered(&draft, &existing, None)?;
-    warn_of_width(&draft.target, insist)?;
+    warn([allowed_ips::too_wide(&draft.target)], insist)?;
     let id = AllowedIpId(Uuid::now_v7());
     let lifted_bans = insert_new(act, caller, id, draft, &mut existing).await?;
     act.publish(Topic::AllowedIps);
@@ -92,37 +93,42 @@ async fn edit_inner(
     form: &AllowedIpForm,
     insist: bool,
 ) -> Result<Added, ActError> {
+    store::ban_set::lock(&mut act.tx).await?;
     let before = store::allowed_ips::by_id(&mut act.tx, id).await?.ok_or(ActError::NotFound)?;
     let draft = parse(act, form)?;
     let existing = store::allowed_ips::all(&mut act.tx).await?;
     refuse_covered(&draft, &existing, Some(id))?;
-    warn_of_width(&draft.target, insist)?;
     store::allowed_ips::update(&mut act.tx, id, &draft).await?;
     act.detail("before", before.target.to_string());
     let lifted_bans = lift_covered(act, caller, &draft.target).await?;
+    let cut_off = cut_off(act, caller, &[before.target]).await?;
+    warn([allowed_ips::too_wide(&draft.target), cut_off], insist)?;
     act.publish(Topic::AllowedIps);
     act.raise_revision().await?;
     Ok(Added { id, added: 0, skipped: 0, lifted_bans })
 }
 
 /// Deletes entries; answers how many.
-pub async fn delete(ctx: &Ctx, caller: &Caller, ids: Vec<AllowedIpId>) -> Result<i64, ActError> {
+pub async fn delete(ctx: &Ctx, caller: &Caller, ids: Vec<AllowedIpId>, insist: bool) -> Result<i64, ActError> {
     let mut act = Act::begin(ctx, caller, Operation::DeleteAllowedIps).await?;
-    let result = delete_inner(&mut act, &ids).await;
+    let result = delete_inner(&mut act, caller, &ids, insist).await;
     act.finish(result).await
 }
 
-async fn delete_inner(act: &mut Act<'_>, ids: &[AllowedIpId]) -> Result<i64, ActError> {
+async fn delete_inner(act: &mut Act<'_>, caller: &Caller, ids: &[AllowedIpId], insist: bool) -> Result<i64, ActError> {
+    store::ban_set::lock(&mut act.tx).await?;
     let deleted = store::allowed_ips::delete(&mut act.tx, ids).await?;
     let Some(first) = deleted.first() else { return Err(ActError::NotFound) };
     act.subject(if deleted.len() == 1 { first.to_string() } else { format!("{first} and {} more", deleted.len() - 1) });
     act.detail("targets", deleted.iter().take(20).map(ToString::to_string).collect::<Vec<_>>());
+    warn([cut_off(act, caller, &deleted).await?], insist)?;
     act.publish(Topic::AllowedIps);
     act.raise_revision().await?;
     Ok(i64::try_from(deleted.len()).unwrap_or(i64::MAX))
 }
 
-/// Adds the rows of a CSV file: all of them, or none when one is wrong. What is covered already is skipped.
+/// Adds the rows of a CSV file: all of them, or none when one is wrong. What is covered already is skipped; an entry of the
+/// same target that ends earlier than its row lasts as long as the row says, and counts as added.
 pub async fn import(ctx: &Ctx, caller: &Caller, csv: String) -> Result<Added, ActError> {
     let mut act = Act::begin(ctx, caller, Operation::ImportAllowedIps).await?;
     let result = import_inner(&mut act, caller, &csv).await;
@@ -149,21 +155,24 @@ async fn import_inner(act: &mut Act<'_>, caller: &Caller, csv: &str) -> Result<A
     if !too_wide.is_empty() {
         return Err(ActError::Invalid(too_wide));
     }
+    store::ban_set::lock(&mut act.tx).await?;
     let mut existing = store::allowed_ips::all(&mut act.tx).await?;
     let mut sum = Added { id: AllowedIpId(Uuid::nil()), added: 0, skipped: 0, lifted_bans: 0 };
+    let mut lengthened = 0;
     for (_, draft) in drafts {
-        if allowed_ips::covered_by(&draft, &existing, None).is_some() {
+        let Some(ensured) = ensure(act, caller, draft, &mut existing).await? else {
             sum.skipped += 1;
             continue;
-        }
-        let id = AllowedIpId(Uuid::now_v7());
+        };
         if sum.added == 0 {
-            sum.id = id;
+            sum.id = ensured.id;
         }
-        sum.lifted_bans += insert_new(act, caller, id, draft, &mut existing).await?;
         sum.added += 1;
+        sum.lifted_bans += ensured.lifted_bans;
+        lengthened += i64::from(!ensured.is_new);
     }
-    act.detail("added", sum.added);
+    act.detail("added", sum.added - lengthened);
+    act.detail("lengthened", lengthened);
     act.detail("skipped", sum.skipped);
     if sum.added > 0 {
         act.publish(Topic::AllowedIps);
@@ -194,15 +203,68 @@ fn refuse_covered(draft: &AllowedIpDraft, existing: &[AllowedIp], except: Option
     Err(ActError::field("target", format!("Allowed already, by {}{note}. Edit that entry instead.", cover.target)))
 }
 
-fn warn_of_width(target: &AllowedTarget, insist: bool) -> Result<(), ActError> {
-    match allowed_ips::too_wide(target) {
-        Some(warning) if !insist => Err(ActError::NeedsInsisting(warning)),
-        _ => Ok(()),
+/// Refuses, unless insisted, what is warned of.
+fn warn<const N: usize>(warnings: [Option<String>; N], insist: bool) -> Result<(), ActError> {
+    let warnings: Vec<String> = warnings.into_iter().flatten().collect();
+    if insist || warnings.is_empty() { Ok(()) } else { Err(ActError::NeedsInsisting(warnings.join(" "))) }
+}
+
+/// What to warn of when entries of `targets` are gone or changed and the administrator's own address is blocked without them.
+/// Whether a domain name stands for it only agents know; here it is taken for one that may.
+async fn cut_off(act: &mut Act<'_>, caller: &Caller, targets: &[AllowedTarget]) -> Result<Option<String>, ActError> {
+    let address = caller.address.to_canonical();
+    let shielded = targets.iter().any(|target| match target {
+        AllowedTarget::Net(net) => net.contains(&address),
+        AllowedTarget::Domain(_) => true,
+    });
+    let now = act.now;
+    if !shielded || store::allowed_ips::overlapping(&mut act.tx, address.into(), now).await?.is_some() {
+        return Ok(None);
     }
+    let ban = store::blocked_ips::covering(&mut act.tx, address.into(), now).await?;
+    Ok(ban.map(|ban| {
+        format!(
+            "You are at {address} yourself, and {} is blocked: without this entry phones and administrators there would lose the PBX. Do it all the same?",
+            policy::net::display(&ban)
+        )
+    }))
+}
+
+/// A target that is allowed by an entry of its own.
+pub(crate) struct Ensured {
+    id: AllowedIpId,
+    is_new: bool,
+    lifted_bans: i64,
+}
+
+/// Sees to it that a target is allowed for as long as the draft says: by a new entry, or by its own made to last. `None` when
+/// there is nothing to do.
+pub(crate) async fn ensure(
+    act: &mut Act<'_>,
+    caller: &Caller,
+    draft: AllowedIpDraft,
+    existing: &mut Vec<AllowedIp>,
+) -> Result<Option<Ensured>, ActError> {
+    let Some(cover) = allowed_ips::covered_by(&draft, existing, None) else {
+        let id = AllowedIpId(Uuid::now_v7());
+        let lifted_bans = insert_new(act, caller, id, draft, existing).await?;
+        return Ok(Some(Ensured { id, is_new: true, lifted_bans }));
+    };
+    if cover.expires_at.is_none_or(|ours| draft.expires_at.is_some_and(|theirs| ours >= theirs)) {
+        return Ok(None);
+    }
+    let id = cover.id;
+    let longer = AllowedIpDraft { note: cover.note.clone(), ..draft };
+    store::allowed_ips::update(&mut act.tx, id, &longer).await?;
+    let lifted_bans = lift_covered(act, caller, &longer.target).await?;
+    if let Some(entry) = existing.iter_mut().find(|entry| entry.id == id) {
+        entry.expires_at = longer.expires_at;
+    }
+    Ok(Some(Ensured { id, is_new: false, lifted_bans }))
 }
 
 /// Keeps a new entry and lifts the bans that it covers; answers how many.
-pub(crate) async fn insert_new(
+async fn insert_new(
     act: &mut Act<'_>,
     caller: &Caller,
     id: AllowedIpId,

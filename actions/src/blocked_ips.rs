@@ -8,7 +8,7 @@ use policy::blocked_ips::{
     self, BanSource, Blocked, BlockedIp, BlockedIpDetails, BlockedIpDraft, BlockedIpFilter, BlockedIpForm,
 };
 use policy::csv_text;
-use policy::ids::{AllowedIpId, BanId};
+use policy::ids::BanId;
 use policy::net;
 use policy::paging::{PAGE_ROWS, Page};
 use store::blocked_ips::{NewBan, Search};
@@ -19,12 +19,12 @@ use crate::act::Act;
 use crate::bus::Topic;
 use crate::caller::Caller;
 use crate::ctx::Ctx;
-use crate::error::ActError;
+use crate::error::{ActError, chain};
 use crate::search::{self, Cursor};
 use crate::{allowed_ips, bans};
 
-/// Most bans that one action ends, and most rows of an export.
-const MAX_AT_ONCE: i64 = 100_000;
+/// Bans that are read, or ended in one transaction, at a time where there may be any number.
+const BATCH: i64 = 10_000;
 
 /// A page of the bans that hold, newest first.
 pub async fn list(
@@ -109,6 +109,9 @@ async fn warn_of_harm(act: &mut Act<'_>, caller: &Caller, draft: &BlockedIpDraft
             caller.address
         )));
     }
+    if let Some(warning) = blocked_ips::too_wide(&draft.net) {
+        return Err(ActError::NeedsInsisting(warning));
+    }
     let now = act.now;
     if let Some(allowed) = store::allowed_ips::overlapping(&mut act.tx, draft.net, now).await? {
         let name = net::display(&allowed);
@@ -132,13 +135,64 @@ pub async fn unblock(ctx: &Ctx, caller: &Caller, ids: Vec<BanId>) -> Result<i64,
     act.finish(result).await
 }
 
-/// Unblocks all that a filter finds; answers how many bans were ended.
+/// Unblocks all that a filter finds; answers how many bans were ended. Each batch is kept, and audited, by itself.
 pub async fn unblock_matching(ctx: &Ctx, caller: &Caller, filter: BlockedIpFilter) -> Result<i64, ActError> {
+    let (mut total, mut before) = (0, None);
+    loop {
+        match unblock_batch(ctx, caller, &filter, before).await {
+            Ok((ended, next)) => {
+                total += ended;
+                if next.is_none() {
+                    return Ok(total);
+                }
+                before = next;
+            }
+            // That something failed says, in the portal, that nothing was changed.
+            Err(error @ ActError::Internal { .. }) if total > 0 => {
+                tracing::error!(error = %chain(&error), "unblocking all that match, in the middle");
+                return Err(ActError::Refused(format!(
+                    "{total} were unblocked, then something failed on our side. Unblock the rest again."
+                )));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Unblocks those of a filter that began before a place in the list, as many as one transaction takes. Answers how many bans
+/// were ended, and where the rest begins.
+async fn unblock_batch(
+    ctx: &Ctx,
+    caller: &Caller,
+    filter: &BlockedIpFilter,
+    before: Option<Place>,
+) -> Result<(i64, Option<Place>), ActError> {
     let mut act = Act::begin(ctx, caller, Operation::UnblockMatching).await?;
-    let ids = store::blocked_ips::ids(&mut act.tx, &search(&filter), MAX_AT_ONCE).await?;
-    act.detail("search", filter.search);
-    let result = if ids.is_empty() { Ok(0) } else { unblock_inner(&mut act, caller, &ids).await };
+    act.detail("search", filter.search.clone());
+    let result = unblock_batch_inner(&mut act, caller, &search(filter), before).await;
     act.finish(result).await
+}
+
+async fn unblock_batch_inner(
+    act: &mut Act<'_>,
+    caller: &Caller,
+    search: &Search,
+    before: Option<Place>,
+) -> Result<(i64, Option<Place>), ActError> {
+    let found = store::blocked_ips::list(&mut act.tx, search, before, BATCH).await?;
+    let ids: Vec<BanId> = found.iter().map(|ban| ban.id).collect();
+    let ended = bans::end(act, &ids, &caller.email).await?;
+    note_networks(act, ended.iter().map(|entry| entry.net));
+    Ok((i64::try_from(ended.len()).unwrap_or(i64::MAX), rest_after(&found)))
+}
+
+/// The instant and id of a ban: where those before it begin, in a list that has the newest first.
+type Place = (OffsetDateTime, BanId);
+
+/// Where the bans after a batch begin; `None` when it was the last one.
+fn rest_after(batch: &[BlockedIp]) -> Option<Place> {
+    let full = i64::try_from(batch.len()).is_ok_and(|rows| rows == BATCH);
+    batch.last().filter(|_| full).map(|ban| (ban.created_at, ban.id))
 }
 
 async fn unblock_inner(act: &mut Act<'_>, caller: &Caller, ids: &[BanId]) -> Result<i64, ActError> {
@@ -175,9 +229,7 @@ async fn unblock_and_allow_inner(
             )));
         }
         let draft = AllowedIpDraft { target: AllowedTarget::Net(entry.net), note: note.clone(), expires_at: None };
-        if policy::allowed_ips::covered_by(&draft, &existing, None).is_none() {
-            allowed_ips::insert_new(act, caller, AllowedIpId(Uuid::now_v7()), draft, &mut existing).await?;
-        }
+        allowed_ips::ensure(act, caller, draft, &mut existing).await?;
     }
     note_networks(act, ended.iter().map(|entry| entry.net));
     act.publish(Topic::AllowedIps);
@@ -188,8 +240,24 @@ async fn unblock_and_allow_inner(
 /// All bans of a filter as CSV.
 pub async fn export(ctx: &Ctx, caller: &Caller, filter: BlockedIpFilter) -> Result<String, ActError> {
     let mut act = Act::begin(ctx, caller, Operation::ExportBlockedIps).await?;
-    let bans = store::blocked_ips::list(&mut act.tx, &search(&filter), None, MAX_AT_ONCE).await?;
-    act.finish(Ok(csv_text::write_blocked_ips(&bans))).await
+    let result = export_inner(&mut act, &search(&filter)).await;
+    act.finish(result).await
+}
+
+/// In batches: only the text is held whole.
+async fn export_inner(act: &mut Act<'_>, search: &Search) -> Result<String, ActError> {
+    let (mut text, mut before) = (String::new(), None);
+    loop {
+        let bans = store::blocked_ips::list(&mut act.tx, search, before, BATCH).await?;
+        let part = csv_text::write_blocked_ips(&bans);
+        // The names of the columns head the first part only.
+        let rows = if text.is_empty() { None } else { part.split_once('\n') };
+        text.push_str(rows.map_or(&part, |(_, rows)| rows));
+        before = rest_after(&bans);
+        if before.is_none() {
+            return Ok(text);
+        }
+    }
 }
 
 /// Names up to 20 networks in the audit row, and how many there were.

@@ -7,6 +7,7 @@ use policy::ids::TenantId;
 use tokio::sync::broadcast;
 
 use crate::ctx::Ctx;
+use crate::error::chain;
 
 /// What changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,7 +105,7 @@ impl Bus {
 pub async fn run(ctx: Ctx) {
     loop {
         if let Err(error) = feed(&ctx).await {
-            tracing::warn!(error = %error, "listening for notifications of the database; trying again");
+            tracing::warn!(error = %chain(&error), "listening for notifications of the database; trying again");
         }
         ctx.bus().send(Change { tenant_id: None, topic: Topic::Everything });
         tokio::time::sleep(Duration::from_secs(1)).await;

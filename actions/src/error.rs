@@ -56,6 +56,12 @@ impl ActError {
     }
 }
 
+/// An error with its causes, for the log.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Constraints whose breach a form can explain; the rest are defects.
 impl From<StoreError> for ActError {
     fn from(error: StoreError) -> Self {
@@ -74,5 +80,20 @@ impl From<StoreError> for ActError {
                 Self::internal(error)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_goes_down_to_the_last_cause() {
+        let cause = sqlx::Error::Io(std::io::Error::other("connection refused"));
+        let error = ActError::internal(StoreError::Database(cause));
+        let ActError::Internal { error_id, .. } = &error else { panic!("{error:?}") };
+        let text = chain(&error);
+        assert!(text.starts_with(&format!("internal error {error_id}: the database: ")), "{text}");
+        assert!(text.ends_with("connection refused"), "{text}");
     }
 }

@@ -1,5 +1,10 @@
 //! Guessing slowed down: after a few failures at one subject each further try has to wait longer.
 
+use std::net::IpAddr;
+
+use policy::ids::UserId;
+use policy::net::source_key;
+use store::PlatformTx;
 use time::Duration;
 
 use crate::ctx::Ctx;
@@ -7,21 +12,25 @@ use crate::error::ActError;
 
 /// How guesses at something are slowed down.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limit {
+struct Limit {
     /// Failures without a wait.
-    pub free: i32,
+    free: i32,
     /// The wait after the first failure beyond those; doubles with each further one.
-    pub first_seconds: i64,
+    first_seconds: i64,
     /// The longest wait.
-    pub most_seconds: i64,
+    most_seconds: i64,
 }
 
-/// For passwords: slow for who guesses, never long for the owner.
-pub(crate) const PASSWORD: Limit = Limit { free: 8, first_seconds: 1, most_seconds: 15 };
-/// For six-digit codes: 5 tries, then at most about four in an hour.
-pub(crate) const CODE: Limit = Limit { free: 5, first_seconds: 30, most_seconds: 900 };
+/// For passwords from one source: slow for who guesses, never long for the owner who mistypes.
+const PASSWORD: Limit = Limit { free: 8, first_seconds: 1, most_seconds: 15 };
+/// For passwords from wherever. One source that guesses as fast as [`PASSWORD`] lets it takes one second in fifteen of these;
+/// the others stay for the owner, who must not be kept out by anybody who knows her e-mail address.
+const PASSWORD_FROM_ANYWHERE: Limit = Limit { free: 100, first_seconds: 1, most_seconds: 1 };
+/// For six-digit codes: 5 tries, then at most about four in an hour, from wherever: there are few codes. Who makes the owner
+/// wait here knows her password; a new one ends that.
+const CODE: Limit = Limit { free: 5, first_seconds: 30, most_seconds: 900 };
 
-/// For mail to one address: nobody's mailbox is filled by others.
+/// For mail of one kind to one address: nobody's mailbox is filled by others.
 const MAIL: Limit = Limit { free: 5, first_seconds: 900, most_seconds: 3600 };
 
 impl Limit {
@@ -36,35 +45,64 @@ impl Limit {
 
 const FORGET: Duration = Duration::hours(6);
 
+/// What is guessed at, under each of the names that failures are counted by.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject(Vec<(String, Limit)>);
+
+/// The password of an e-mail address, tried from an address.
+pub(crate) fn password(email: &str, from: IpAddr) -> Subject {
+    Subject(vec![
+        (format!("password {email} from {}", source_key(from)), PASSWORD),
+        (format!("password {email}"), PASSWORD_FROM_ANYWHERE),
+    ])
+}
+
+/// The second factor of a person.
+pub(crate) fn code(user: UserId) -> Subject {
+    Subject(vec![(format!("code {user}"), CODE)])
+}
+
 /// Counts a try as a failure before it is made, or refuses it while a wait is running; who is right is cleared afterwards.
-/// In this order, so that a hundred tries at once are a hundred tries.
-pub(crate) async fn begin(ctx: &Ctx, subject: &str, limit: Limit) -> Result<(), ActError> {
+/// In this order, so that a hundred tries at once are a hundred tries. A refused try counts nowhere.
+pub(crate) async fn begin(ctx: &Ctx, Subject(names): &Subject) -> Result<(), ActError> {
     let now = ctx.now();
     let mut tx = ctx.store().platform().await?;
-    store::people::lock_guesses(&mut tx, subject).await?;
-    if let Some((failures, last_at)) = store::people::guesses(&mut tx, subject).await? {
-        let wait = limit.wait(failures);
-        if now - last_at <= FORGET && now < last_at + wait {
-            tx.rollback().await?;
-            let seconds = (last_at + wait - now).whole_seconds() + 1;
-            return Err(ActError::TooMany { retry_after_seconds: seconds.unsigned_abs() });
+    for (name, limit) in names {
+        store::people::lock_guesses(&mut tx, name).await?;
+        if let Some((failures, last_at)) = store::people::guesses(&mut tx, name).await? {
+            let wait = limit.wait(failures);
+            if now - last_at <= FORGET && now < last_at + wait {
+                tx.rollback().await?;
+                let seconds = (last_at + wait - now).whole_seconds() + 1;
+                return Err(ActError::TooMany { retry_after_seconds: seconds.unsigned_abs() });
+            }
         }
     }
-    store::people::count_guess(&mut tx, subject, now, now - FORGET).await?;
+    for (name, _) in names {
+        store::people::count_guess(&mut tx, name, now, now - FORGET).await?;
+    }
     Ok(tx.commit().await?)
 }
 
 /// Forgets the failures: the try was right.
-pub(crate) async fn right(ctx: &Ctx, subject: &str) -> Result<(), ActError> {
+pub(crate) async fn right(ctx: &Ctx, subject: &Subject) -> Result<(), ActError> {
     let mut tx = ctx.store().platform().await?;
-    store::people::clear_guesses(&mut tx, subject).await?;
+    forget(&mut tx, subject).await?;
     Ok(tx.commit().await?)
 }
 
-/// Whether one more mail may go to an address; when not, it is left out without a word, as nobody learns which addresses
-/// are known.
-pub(crate) async fn may_mail(ctx: &Ctx, email: &str) -> Result<bool, ActError> {
-    match begin(ctx, &format!("mail {email}"), MAIL).await {
+/// The same, in a transaction that has begun.
+pub(crate) async fn forget(tx: &mut PlatformTx, Subject(names): &Subject) -> Result<(), ActError> {
+    for (name, _) in names {
+        store::people::clear_guesses(tx, name).await?;
+    }
+    Ok(())
+}
+
+/// Whether one more mail of a kind may go to an address; when not, it is left out without a word, as nobody learns which
+/// addresses are known. By kind, so that who asks for the one does not keep the other away.
+pub(crate) async fn may_mail(ctx: &Ctx, kind: &str, email: &str) -> Result<bool, ActError> {
+    match begin(ctx, &Subject(vec![(format!("mail {kind} {email}"), MAIL)])).await {
         Ok(()) => Ok(true),
         Err(ActError::TooMany { .. }) => Ok(false),
         Err(error) => Err(error),

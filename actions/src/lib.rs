@@ -32,4 +32,4 @@ pub mod totp;
 
 pub use caller::{Caller, Login, Visitor};
 pub use ctx::{Ctx, Settings};
-pub use error::ActError;
+pub use error::{ActError, chain};

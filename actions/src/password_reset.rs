@@ -11,16 +11,16 @@ use crate::{account, guesses, mail, tokens};
 
 const LINK_HOURS: i64 = 1;
 
-/// Sends a link to a known address; an unknown one gets nothing, and the same answer.
+/// Sends a link to a known address; an unknown one gets nothing, and the same answer after the same time.
 pub async fn request(ctx: &Ctx, visitor: &Visitor, email: &str) -> Result<(), ActError> {
-    let result = request_inner(ctx, email).await;
+    let (result, ()) = tokio::join!(request_inner(ctx, email), tokio::time::sleep(account::EVEN));
     let subject: String = email.chars().take(254).collect();
     account::log_installation(ctx, visitor, Operation::RequestPasswordReset, &subject, result).await
 }
 
 async fn request_inner(ctx: &Ctx, email: &str) -> Result<(), ActError> {
     let email = people::parse_email(email).map_err(|message| ActError::field("email", message))?;
-    if !guesses::may_mail(ctx, &email).await? {
+    if !guesses::may_mail(ctx, "reset", &email).await? {
         return Ok(());
     }
     let mut tx = ctx.store().platform().await?;
@@ -33,7 +33,8 @@ async fn request_inner(ctx: &Ctx, email: &str) -> Result<(), ActError> {
     Ok(tx.commit().await?)
 }
 
-/// Sets the password and ends all sessions of the person.
+/// Sets the password and ends all sessions of the person. Who knew the one before, and made her wait for the second factor by
+/// guessing at it, makes her wait no longer.
 pub async fn reset(ctx: &Ctx, visitor: &Visitor, token: &str, password: &str) -> Result<(), ActError> {
     let mut tx = ctx.store().platform().await?;
     let user = match store::people::find_reset(&mut tx, &tokens::hash(token), ctx.now()).await? {
@@ -58,6 +59,9 @@ pub async fn reset(ctx: &Ctx, visitor: &Visitor, token: &str, password: &str) ->
     store::people::set_password(&mut tx, user.id, &hash).await?;
     store::people::delete_resets(&mut tx, user.id).await?;
     store::sessions::delete_of_user(&mut tx, user.id).await?;
+    for subject in [guesses::password(&user.email, visitor.address), guesses::code(user.id)] {
+        guesses::forget(&mut tx, &subject).await?;
+    }
     mail::password_changed(&mut tx, ctx, &user.email).await?;
     tx.commit().await?;
     account::log_person(ctx, visitor, &user, Operation::ResetPassword).await

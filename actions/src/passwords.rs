@@ -14,13 +14,17 @@ use crate::error::ActError;
 
 /// Lowest zxcvbn score that is taken.
 const MIN_SCORE: u8 = 3;
+/// So many characters are judged. The time it takes grows fast with their number, and who has as many good ones needs no more.
+const JUDGED_CHARS: usize = 40;
 
 /// Hashes and verifies passwords. Parameters are the library's default: OWASP's argon2id 19 MiB, 2 passes, 1 lane.
 #[derive(Debug, Clone)]
 pub struct Passwords {
     hashing: Arc<Semaphore>,
     /// Of its own, so that asking how strong a password is keeps nobody from logging in.
-    estimating: Arc<Semaphore>,
+    judging: Arc<Semaphore>,
+    /// Of its own, so that asking how strong passwords are keeps nobody from choosing one.
+    checking: Arc<Semaphore>,
 }
 
 /// The hash of a password that nobody has: verified against when an account does not exist, so that both take as long.
@@ -35,7 +39,8 @@ impl Passwords {
     /// At most `at_once` hashes run at a time; each takes 19 MiB.
     pub fn new(at_once: usize) -> Self {
         LazyLock::force(&NOBODY);
-        Self { hashing: Arc::new(Semaphore::new(at_once)), estimating: Arc::new(Semaphore::new(1)) }
+        let at_most = |at_once| Arc::new(Semaphore::new(at_once));
+        Self { hashing: at_most(at_once), judging: at_most(1), checking: at_most(1) }
     }
 
     /// Hashes a new password into a PHC string.
@@ -61,9 +66,7 @@ impl Passwords {
 
     /// How strong a password is, given what it should not contain.
     pub async fn strength(&self, password: &str, words: &[String]) -> Result<PasswordStrength, ActError> {
-        let password = Zeroizing::new(password.chars().take(people::PASSWORD_MAX_CHARS).collect::<String>());
-        let words: Vec<String> = words.iter().take(8).map(|word| word.chars().take(100).collect()).collect();
-        run(&self.estimating, move || estimate(&password, &words)).await
+        judge(&self.judging, password, words).await
     }
 
     /// Checks a new password: length, strength, common ones.
@@ -74,9 +77,15 @@ impl Passwords {
         if let Err(message) = people::check_password_length(password) {
             return Ok(Err(message));
         }
-        let strength = self.strength(password, words).await?;
+        let strength = judge(&self.checking, password, words).await?;
         Ok(if strength.score < MIN_SCORE { Err(strength.hint) } else { Ok(()) })
     }
+}
+
+async fn judge(at_once: &Arc<Semaphore>, password: &str, words: &[String]) -> Result<PasswordStrength, ActError> {
+    let password = Zeroizing::new(password.chars().take(JUDGED_CHARS).collect::<String>());
+    let words: Vec<String> = words.iter().take(8).map(|word| word.chars().take(100).collect()).collect();
+    run(at_once, move || estimate(&password, &words)).await
 }
 
 /// Runs heavy work off the async threads. The permit goes with the work: who hangs up does not free it.
@@ -110,4 +119,33 @@ fn estimate(password: &str, words: &[String]) -> PasswordStrength {
         )
     };
     PasswordStrength { score, hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_beginning_of_a_long_password_is_judged() {
+        let passwords = Passwords::new(1);
+        let dull = "a".repeat(JUDGED_CHARS);
+        let alike = passwords.strength(&dull, &[]).await.unwrap();
+        let long = format!("{dull}violet tractor hums softly");
+        assert_eq!(passwords.strength(&long, &[]).await.unwrap(), alike);
+        assert!(passwords.check_new(&long, &[]).await.unwrap().is_err());
+        let good = format!("violet tractor hums softly{}", "a".repeat(100));
+        assert!(passwords.check_new(&good, &[]).await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_asks_how_strong_passwords_are_keeps_nobody_from_choosing_one() {
+        let passwords = Passwords::new(1);
+        let _asked = Arc::clone(&passwords.judging).acquire_owned().await.unwrap();
+        let chosen = timeout(Duration::from_secs(10), passwords.check_new("violet tractor hums softly", &[])).await;
+        chosen.expect("it does not wait").unwrap().unwrap();
+    }
 }

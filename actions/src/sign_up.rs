@@ -51,18 +51,19 @@ async fn request_inner(ctx: &Ctx, form: &SignUpForm) -> Result<(), ActError> {
     }
     // Hashed whether the address is known or not, so that both take as long.
     let password_hash = ctx.passwords().hash(&form.password).await?;
-    if !guesses::may_mail(ctx, &email).await? {
+    if !guesses::may_mail(ctx, "sign_up", &email).await? {
         return Ok(());
     }
-    let now = ctx.now();
+    let token = tokens::link_token();
+    let sign_up = SignUp { organisation, slug, email: email.clone(), password_hash };
     let mut tx = ctx.store().platform().await?;
-    if store::people::by_email(&mut tx, &email).await?.is_some() {
+    let known = store::people::by_email(&mut tx, &email).await?.is_some();
+    // Kept for a known address, too, which takes as long; it has expired, and nobody gets its link.
+    let good_for = if known { Duration::ZERO } else { Duration::hours(LINK_HOURS) };
+    store::people::insert_sign_up(&mut tx, &tokens::hash(&token), &sign_up, ctx.now() + good_for).await?;
+    if known {
         mail::already_known(&mut tx, ctx, &email).await?;
     } else {
-        let token = tokens::link_token();
-        let sign_up = SignUp { organisation, slug, email: email.clone(), password_hash };
-        store::people::insert_sign_up(&mut tx, &tokens::hash(&token), &sign_up, now + Duration::hours(LINK_HOURS))
-            .await?;
         mail::verify(&mut tx, ctx, &email, &sign_up.organisation, &token).await?;
     }
     Ok(tx.commit().await?)
@@ -80,7 +81,7 @@ pub async fn verify(ctx: &Ctx, visitor: &Visitor, token: &str, password: &str) -
     let found = store::people::find_sign_up(&mut tx, &token_hash, ctx.now()).await?;
     tx.commit().await?;
     let Some(sign_up) = found else { return refuse("", spent_link()).await };
-    if let Err(error) = check_password(ctx, &sign_up, password).await {
+    if let Err(error) = check_password(ctx, visitor, &sign_up, password).await {
         return refuse(&sign_up.email, error).await;
     }
     let mut tx = ctx.store().tenant(TenantId(Uuid::now_v7())).await?;
@@ -94,9 +95,9 @@ pub async fn verify(ctx: &Ctx, visitor: &Visitor, token: &str, password: &str) -
     Ok(Login { user_id, stage: Stage::NeedsTotpSetup, tenant_id: None, setup: None })
 }
 
-async fn check_password(ctx: &Ctx, sign_up: &SignUp, password: &str) -> Result<(), ActError> {
-    let subject = format!("password {}", sign_up.email);
-    guesses::begin(ctx, &subject, guesses::PASSWORD).await?;
+async fn check_password(ctx: &Ctx, visitor: &Visitor, sign_up: &SignUp, password: &str) -> Result<(), ActError> {
+    let subject = guesses::password(&sign_up.email, visitor.address);
+    guesses::begin(ctx, &subject).await?;
     if ctx.passwords().verify(password, Some(&sign_up.password_hash)).await? {
         guesses::right(ctx, &subject).await
     } else {

@@ -49,6 +49,8 @@ pub struct BanBook {
     seq: Option<i64>,
     pending: Vec<Pending>,
     repeaters: BTreeMap<IpNet, (u32, OffsetDateTime)>,
+    /// Bans of the server that aren't enforced, lest this machine be cut off. One that is lifted or made anew is forgotten here.
+    held: BTreeSet<IpNet>,
     parts: Vec<BanEntry>,
     next_part: u32,
 }
@@ -107,14 +109,19 @@ impl BanBook {
 
     /// Everything that is to be in the kernel.
     pub fn entries(&self) -> Vec<BanEntry> {
-        let nets: BTreeSet<IpNet> =
-            self.server.keys().copied().chain(self.pending.iter().map(|pending| pending.ban.net)).collect();
-        nets.into_iter().filter_map(|net| self.effective(net)).collect()
+        // In one pass: while the server is away there may be as many pending ones as there are others.
+        let mut all: BTreeMap<IpNet, Expiry> =
+            self.server.iter().filter(|(net, _)| !self.held.contains(net)).map(|(net, end)| (*net, *end)).collect();
+        for Pending { ban, .. } in &self.pending {
+            let end = all.entry(ban.net).or_insert(Some(ban.expires_at));
+            *end = longer(*end, Some(ban.expires_at));
+        }
+        all.into_iter().map(|(net, expires_at)| BanEntry { net, expires_at }).collect()
     }
 
     /// How many bans hold at `now`.
     pub fn count(&self, now: OffsetDateTime) -> usize {
-        self.entries().iter().filter(|entry| entry.expires_at.is_none_or(|end| end > now)).count()
+        self.entries().iter().filter(|entry| entry.holds(now)).count()
     }
 
     /// Whether the source that `addr` counts as, or the address itself, is banned at `now`.
@@ -122,7 +129,36 @@ impl BanBook {
         [net::source_key(addr), IpNet::from(addr.to_canonical())]
             .into_iter()
             .filter_map(|net| self.effective(net))
-            .any(|entry| entry.expires_at.is_none_or(|end| end > now))
+            .any(|entry| entry.holds(now))
+    }
+
+    /// Whether any ban covers `addr` at `now`, a whole network's too. Goes through all of them.
+    pub fn blocks(&self, addr: IpAddr, now: OffsetDateTime) -> bool {
+        self.holds(addr, now) || self.entries().iter().any(|entry| entry.net.contains(&addr) && entry.holds(now))
+    }
+
+    /// Stops enforcing bans of the server; the changes for the kernel.
+    pub fn hold(&mut self, nets: &BTreeSet<IpNet>) -> Vec<BanChange> {
+        let before = self.before(nets.iter().copied());
+        self.held.extend(nets.iter().filter(|net| self.server.contains_key(net)));
+        self.changes_since(before)
+    }
+
+    /// Enforces bans again that were held; the changes for the kernel.
+    pub fn let_go(&mut self, nets: &BTreeSet<IpNet>) -> Vec<BanChange> {
+        let before = self.before(nets.iter().copied());
+        self.held.retain(|net| !nets.contains(net));
+        self.changes_since(before)
+    }
+
+    /// Bans of the server that aren't enforced.
+    pub fn held(&self) -> &BTreeSet<IpNet> {
+        &self.held
+    }
+
+    /// What the kernel must do for `net` to be as it should be.
+    pub fn wanted(&self, net: IpNet) -> BanChange {
+        self.effective(net).map_or(BanChange::Remove(net), BanChange::Add)
     }
 
     /// Sources that were banned before, how often, and when last.
@@ -140,7 +176,7 @@ impl BanBook {
         let net = ban.net;
         self.repeaters.insert(net, (ban.times_banned, ban.at));
         self.pending.push(Pending { ban, batch: None, release_at: None });
-        self.effective(net).map_or(BanChange::Remove(net), BanChange::Add)
+        self.wanted(net)
     }
 
     /// How long an own ban took to be in the kernel.
@@ -237,8 +273,8 @@ impl BanBook {
     fn effective(&self, net: IpNet) -> Option<BanEntry> {
         let own =
             self.pending.iter().filter(|pending| pending.ban.net == net).map(|pending| Some(pending.ban.expires_at));
-        own.chain(self.server.get(&net).copied())
-            .reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)))
+        own.chain(self.server.get(&net).filter(|_| !self.held.contains(&net)).copied())
+            .reduce(longer)
             .map(|expires_at| BanEntry { net, expires_at })
     }
 
@@ -261,6 +297,7 @@ impl BanBook {
         self.server = bans.into_iter().map(|entry| (entry.net, entry.expires_at)).collect();
         self.digest = BanDigest::of(&self.server_entries().collect::<Vec<_>>());
         self.seq = Some(seq);
+        self.held.retain(|net| self.server.contains_key(net));
     }
 
     fn change(&mut self, change: &BanChange) {
@@ -268,6 +305,7 @@ impl BanBook {
             BanChange::Add(entry) => (entry.net, Some(entry)),
             BanChange::Remove(net) => (*net, None),
         };
+        self.held.remove(&net);
         if let Some(expires_at) = self.server.remove(&net) {
             self.digest.remove(&BanEntry { net, expires_at });
         }
@@ -281,6 +319,11 @@ impl BanBook {
         let seq = self.seq;
         self.pending.retain(|pending| pending.release_at.is_none_or(|due| seq.is_none_or(|seq| seq < due)));
     }
+}
+
+/// The later of two ends; `None` is for ever.
+fn longer(a: Expiry, b: Expiry) -> Expiry {
+    a.zip(b).map(|(a, b)| a.max(b))
 }
 
 #[cfg(test)]

@@ -56,10 +56,12 @@ async fn table(now: OffsetDateTime) -> anyhow::Result<String> {
         Err(error) => return Err(error).context("the kernel's firewall can't be read"),
     };
     ensure!(
-        found.complete,
-        "the table inet ringfence is missing or incomplete; start ringfence-agent run, it loads it"
+        found.problems.is_empty(),
+        "the table inet ringfence is missing or incomplete ({}); start ringfence-agent run, it loads it",
+        found.problems.join(", ")
     );
-    Ok(format!("table inet ringfence is complete: {} ranges never blocked, {} bans", found.allowed, found.bans))
+    ensure!(found.ahead.is_empty(), "others may drop what is never to be blocked: {}", found.ahead.join(", "));
+    Ok(format!("table inet ringfence is complete: {} ranges never blocked, {} bans", found.allowed.len(), found.bans))
 }
 
 /// Logs in twice: the second login raises a security event, which the first session sees if its user may read them.

@@ -2,6 +2,8 @@
 //! is in the kernel first, on disk next, on the wire last. It needs neither server nor PBX to go on enforcing.
 
 mod attacks;
+mod proof;
+mod safety;
 mod server;
 
 use std::collections::BTreeSet;
@@ -15,6 +17,7 @@ use policy::snapshot::PolicySnapshot;
 use policy::{allowed_ips::AllowedTarget, reports::DetectedBan};
 use proto::convert::Hello;
 use proto::pb;
+use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{error, info, warn};
@@ -23,12 +26,13 @@ use crate::attempts::Attempts;
 use crate::bans::BanBook;
 use crate::clock::SharedClock;
 use crate::dns::Answers;
-use crate::firewall::{self, Firewall, FirewallError};
+use crate::firewall::{Firewall, FirewallError};
 use crate::link::{About, LinkEvent};
 use crate::pbx::PbxEvent;
 use crate::state::{Identity, Journal, Spool, StateDir};
 use crate::status::{self, LastBan, Status};
 
+use self::safety::{Refusals, Registered, Trial};
 use self::server::Uplink;
 
 /// Attempts are reported this often.
@@ -64,6 +68,8 @@ pub struct Parts {
     pub hostname: String,
     /// Names whose addresses are wanted.
     pub names: watch::Sender<BTreeSet<String>>,
+    /// Whether the phones are to be counted more often than usual.
+    pub closely: watch::Sender<bool>,
 }
 
 /// The agent at work.
@@ -89,7 +95,15 @@ pub struct Engine {
     pbx_kind: &'static str,
     pbx_version: String,
     pbx_down_because: String,
-    registered: u32,
+    registered: Registered,
+    /// Changes in force that aren't confirmed yet.
+    trial: Option<Trial>,
+    refusals: Refusals,
+    /// When all that is never to be blocked was last found in the kernel, and how many ranges that is.
+    proven: Option<(OffsetDateTime, usize)>,
+    /// What was told to be in our way and still is.
+    drift: Option<Vec<String>>,
+    closely: watch::Sender<bool>,
     clock_apart_seconds: i64,
     last_ban: Option<LastBan>,
     hello: watch::Sender<Hello>,
@@ -103,7 +117,7 @@ impl Engine {
     /// # Errors
     /// The state can't be kept, or the firewall refuses: nothing could be enforced.
     pub async fn start(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { clock, state, identity, firewall, pbx_kind, hostname, names } = parts;
+        let Parts { clock, state, identity, firewall, pbx_kind, hostname, names, closely } = parts;
         let (journal, records) = Journal::open(&state)?;
         let book = BanBook::replay(records);
         let spool = Spool::open(&state)?;
@@ -127,6 +141,7 @@ impl Engine {
             firewall: firewall.name().to_owned(),
             policy: None,
             bans: None,
+            withheld: Vec::new(),
         };
         let mut engine = Self {
             clock,
@@ -148,15 +163,22 @@ impl Engine {
             pbx_kind,
             pbx_version: String::new(),
             pbx_down_because: "not yet connected".to_owned(),
-            registered: 0,
+            registered: None,
+            trial: None,
+            refusals: Refusals::default(),
+            proven: None,
+            drift: None,
+            closely,
             clock_apart_seconds: 0,
             last_ban: None,
             hello: watch::Sender::new(hello),
             heartbeat: watch::Sender::new(pb::Heartbeat::default()),
             names,
         };
+        engine.take_up_safety();
         engine.set_allowed();
         engine.reload().await?;
+        engine.prove().await;
         engine.publish();
         info!(
             firewall = engine.firewall.name(),
@@ -209,13 +231,14 @@ impl Engine {
         if self.dirty {
             let _ = self.reload().await;
         }
+        self.judge().await;
         self.report_bans();
         if seconds.is_multiple_of(ATTEMPTS_EVERY) {
             self.report_attempts();
         }
         self.send_reports();
         if seconds.is_multiple_of(PROOF_EVERY) {
-            self.compare().await;
+            self.prove().await;
         }
         let rule = self.policy.as_ref().map_or_else(DetectionRule::default, |policy| policy.detection);
         self.book.forget(now, now - time::Duration::seconds(i64::from(rule.max_ban_seconds) * 2));
@@ -246,37 +269,6 @@ impl Engine {
             error!(error = %refused, "The firewall could not be loaded; trying again every second");
         }
         loaded
-    }
-
-    /// Counts what is in the kernel against what should be there, and repairs it.
-    async fn compare(&mut self) {
-        let now = self.clock.now();
-        // What is about to run out may have done so already.
-        let surely = |entries: &[BanEntry]| -> Vec<BanEntry> {
-            let soon = now + time::Duration::seconds(2);
-            entries.iter().filter(|entry| entry.expires_at.is_none_or(|end| end > soon)).copied().collect()
-        };
-        let bans = firewall::element_count(&surely(&self.book.entries()));
-        let ranges = Coverage::of(&surely(&self.allowed)).spans().len();
-        match self.firewall.inspect(now).await {
-            Ok(found) => {
-                if !found.complete || found.bans < bans || found.allowed < ranges {
-                    error!(
-                        complete = found.complete,
-                        bans = found.bans,
-                        bans.expected = bans,
-                        allowed = found.allowed,
-                        allowed.expected = ranges,
-                        "Somebody has changed the firewall's table; repairing it"
-                    );
-                    let _ = self.reload().await;
-                }
-            }
-            Err(refused) => {
-                error!(error = %refused, "The firewall could not be read back; loading it anew");
-                let _ = self.reload().await;
-            }
-        }
     }
 
     /// What is never blocked: the allowed networks, the addresses of the allowed names and of the server.
@@ -333,9 +325,11 @@ impl Engine {
         let beat = pb::Heartbeat {
             sent_at_ms: 0,
             bans: self.book.count(self.clock.now()) as u64,
-            registered: self.registered,
+            registered: self.phones(),
             spooled: self.spool.len() as u64,
             dropped: self.spool.dropped(),
+            proven_at_ms: self.proven.map_or(0, |(at, _)| crate::clock::unix_ms(at)),
+            proven_ranges: self.proven.map_or(0, |(_, ranges)| u32::try_from(ranges).unwrap_or(u32::MAX)),
         };
         self.heartbeat.send_replace(beat);
     }
@@ -345,7 +339,13 @@ impl Engine {
             hello.pbx_version.clone_from(&self.pbx_version);
             hello.policy = self.policy.as_ref().map(|policy| (policy.revision, policy.digest()));
             hello.bans = self.book.synced();
+            hello.withheld = self.refusals.told();
         });
+    }
+
+    /// How many phones are registered.
+    fn phones(&self) -> u32 {
+        self.registered.as_ref().map_or(0, |(count, _)| u32::try_from(*count).unwrap_or(u32::MAX))
     }
 
     fn write_status(&self) {
@@ -362,7 +362,7 @@ impl Engine {
             pbx_kind: self.pbx_kind.to_owned(),
             pbx_version: self.pbx_version.clone(),
             pbx_down_because: self.pbx_down_because.clone(),
-            registered: self.registered,
+            registered: self.phones(),
             policy_revision: self.policy.as_ref().map_or(0, |policy| policy.revision),
             allowed: self.coverage.spans().len(),
             ban_seq: self.book.synced().map(|(seq, _)| seq),
@@ -372,6 +372,7 @@ impl Engine {
             dropped: self.spool.dropped(),
             clock_apart_seconds: self.clock_apart_seconds,
             last_ban: self.last_ban.clone(),
+            proven_at: self.proven.map(|(at, _)| at),
         };
         let written = serde_json::to_vec_pretty(&status).map_err(std::io::Error::from);
         if let Err(error) = written.and_then(|text| self.state.write_unsynced(status::FILE, &text)) {

@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 use proto::pb;
 use proto::pb::enrolment_client::EnrolmentClient;
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::KeyPair;
 use serde::Deserialize;
 
 use crate::state::{Credentials, Identity};
@@ -50,10 +50,7 @@ pub async fn enrol(token: &str, server: Option<&str>, hostname: &str) -> anyhow:
     let claims = read_token(token)?;
     let server = server.map_or(claims.server, ToOwned::to_owned);
     let key = KeyPair::generate().context("making a key")?;
-    let request = CertificateParams::default()
-        .serialize_request(&key)
-        .and_then(|request| request.pem())
-        .context("making a certificate request")?;
+    let request = tls::request(&key.serialize_pem())?;
     let channel = tls::connect(&server, tls::pinned(claims.ca_fingerprint)?).await?;
     let answer = EnrolmentClient::new(channel)
         .enrol(pb::EnrolRequest {

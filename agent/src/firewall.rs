@@ -7,9 +7,11 @@ mod nflog;
 mod nftables;
 mod render;
 
+use std::net::IpAddr;
+
 use async_trait::async_trait;
 use policy::bans::{BanChange, BanEntry};
-use policy::ruleset::Coverage;
+use policy::ruleset::{Coverage, Span};
 use time::OffsetDateTime;
 
 pub use memory::Memory;
@@ -37,14 +39,27 @@ pub trait Firewall: Send {
 }
 
 /// What is in force, read back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inspection {
-    /// Whether all sets and all rules are there.
-    pub complete: bool,
-    /// Ranges that are never blocked.
-    pub allowed: usize,
+    /// What isn't as this agent loaded it, in words; none when all of it is.
+    pub problems: Vec<String>,
+    /// What filters before us, and may drop what we let pass, in words. Not ours to change.
+    pub ahead: Vec<String>,
+    /// Ranges that are never blocked, sorted, first and last address of each.
+    pub allowed: Vec<(IpAddr, IpAddr)>,
     /// Banned addresses, IPv6 /64s and ranges.
     pub bans: usize,
+}
+
+impl Inspection {
+    /// Whether all of a range is never blocked.
+    pub fn allows(&self, span: &Span) -> bool {
+        let after = self.allowed.partition_point(|(first, _)| *first <= span.first);
+        after
+            .checked_sub(1)
+            .and_then(|at| self.allowed.get(at))
+            .is_some_and(|(first, last)| first.is_ipv4() == span.first.is_ipv4() && *last >= span.last)
+    }
 }
 
 /// Why the firewall could not be changed.
@@ -62,11 +77,6 @@ pub enum FirewallError {
     /// The kernel answered with something else than asked.
     #[error("nfnetlink: {0}")]
     Protocol(&'static str),
-}
-
-/// Whether an entry still counts at `now`.
-fn live(entry: &BanEntry, now: OffsetDateTime) -> bool {
-    entry.expires_at.is_none_or(|end| end > now)
 }
 
 /// How many elements `entries` make in the kernel's sets: ranges that overlap or touch are one.

@@ -23,6 +23,8 @@ use crate::tls;
 const OUTBOUND: usize = 1_024;
 const RETRY_FROM: Duration = Duration::from_millis(200);
 const RETRY_TO: Duration = Duration::from_secs(2);
+/// A certificate that wasn't renewed is asked for again after this.
+const RENEW_AGAIN: Duration = Duration::from_mins(10);
 /// Largest message taken: a part of a snapshot has at most 5,000 bans.
 const MESSAGE_MAX: usize = 4 << 20;
 
@@ -69,10 +71,14 @@ pub struct About {
     pub heartbeat: watch::Receiver<pb::Heartbeat>,
 }
 
-/// Keeps a stream to `server` until nobody listens.
+/// Keeps credentials with a new certificate.
+pub type Keep = Box<dyn Fn(&Credentials) -> std::io::Result<()> + Send + Sync>;
+
+/// Keeps a stream to `server` until nobody listens. The certificate is renewed at two thirds of its life, and handed to `keep`.
 pub async fn run(
     server: &str,
-    credentials: &Credentials,
+    mut credentials: Credentials,
+    keep: Keep,
     about: About,
     events: mpsc::Sender<LinkEvent>,
     clock: SharedClock,
@@ -81,7 +87,7 @@ pub async fn run(
     let mut said = String::new();
     while !events.is_closed() {
         let mut welcomed = false;
-        let ended = stream(server, credentials, &about, &events, &clock, &mut welcomed).await;
+        let ended = stream(server, &mut credentials, &keep, &about, &events, &clock, &mut welcomed).await;
         let why = ended.map_or_else(|error| format!("{error:#}"), |()| "the server closed the stream".to_owned());
         if welcomed {
             wait = RETRY_FROM;
@@ -103,7 +109,8 @@ pub async fn run(
 
 async fn stream(
     server: &str,
-    credentials: &Credentials,
+    credentials: &mut Credentials,
+    keep: &Keep,
     about: &About,
     events: &mpsc::Sender<LinkEvent>,
     clock: &SharedClock,
@@ -123,12 +130,18 @@ async fn stream(
     let mut beat_every = Duration::from_secs(u64::from(HEARTBEAT_SECONDS));
     let mut beat_at = Instant::now() + beat_every;
     let mut heard = Instant::now();
+    let mut asked = None::<Instant>;
     loop {
         tokio::select! {
             message = inbound.message() => {
                 heard = Instant::now();
                 let Some(message) = message.map_err(refusal)? else { return Ok(()) };
                 let Some(message) = check(message, &link)? else { continue };
+                if let FromServer::Renewed(certificate_pem) = message {
+                    renewed(credentials, certificate_pem, keep)?;
+                    // The new one counts once a stream is opened with it.
+                    return Ok(());
+                }
                 if let FromServer::Welcome(welcome) = &message {
                     *welcomed = true;
                     beat_every = Duration::from_secs(u64::from(welcome.heartbeat_seconds));
@@ -146,11 +159,26 @@ async fn stream(
                 anyhow::ensure!(heard.elapsed() < beat_every * 3, "nothing was heard from the server for {} s", heard.elapsed().as_secs());
                 let beat = pb::Heartbeat { sent_at_ms: unix_ms(clock.now()), ..*about.heartbeat.borrow() };
                 link.send(&FromAgent::Heartbeat(beat));
+                if asked.is_none_or(|asked| asked.elapsed() > RENEW_AGAIN) && clock.now() >= tls::renewal_due(credentials)? {
+                    asked = Some(Instant::now());
+                    link.send(&FromAgent::Renew(tls::request(&credentials.key_pem)?));
+                }
                 beat_at = Instant::now() + beat_every;
             }
             () = link.give_up.notified() => anyhow::bail!("given up by this side"),
         }
     }
+}
+
+/// Takes a new certificate for the key that there is, if it is one.
+fn renewed(credentials: &mut Credentials, certificate_pem: String, keep: &Keep) -> anyhow::Result<()> {
+    let new = Credentials { certificate_pem, ..credentials.clone() };
+    // Building the configuration fails when key and certificate don't belong together.
+    tls::mutual(&new).context("the server sent a certificate that doesn't fit")?;
+    keep(&new).context("keeping the new certificate")?;
+    info!(until = %tls::valid_until(&new)?, "This agent's certificate is renewed");
+    *credentials = new;
+    Ok(())
 }
 
 /// A checked message. A policy that breaks the rules is refused in words; what else breaks them ends the stream, but for kinds of

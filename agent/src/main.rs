@@ -138,11 +138,14 @@ async fn run(config: Config, pbx: PbxKind, firewall: FirewallKind) -> anyhow::Re
     let kernel = firewall.name() == "nftables";
     let names = watch::Sender::default();
     let answers = watch::Sender::default();
+    let (closely, counted_closely) = watch::channel(false);
     let (pbx_events, from_pbx) = mpsc::channel(4_096);
     let (link_events, from_link) = mpsc::channel(64);
     let inputs = Inputs { pbx: from_pbx, link: from_link, answers: answers.subscribe() };
     tokio::spawn(dns::run(names.subscribe(), answers));
     let server = identity.server.clone();
+    let kept = state.clone();
+    let keep: link::Keep = Box::new(move |credentials| kept.renewed(credentials));
     let parts = Parts {
         clock: Arc::clone(&clock),
         state,
@@ -151,17 +154,18 @@ async fn run(config: Config, pbx: PbxKind, firewall: FirewallKind) -> anyhow::Re
         pbx_kind: pbx.kind(),
         hostname: hostname(),
         names,
+        closely,
     };
     let engine = Engine::start(parts).await.context(
         "the firewall can't be loaded; ringfence-agent doctor says more, and --firewall memory runs without blocking anything",
     )?;
     let about = engine.about();
     let link_clock = Arc::clone(&clock);
-    tokio::spawn(async move { link::run(&server, &credentials, about, link_events, link_clock).await });
+    tokio::spawn(async move { link::run(&server, credentials, keep, about, link_events, link_clock).await });
     if kernel {
         tokio::spawn(watch_challenges(pbx_events.clone(), Arc::clone(&clock)));
     }
-    tokio::spawn(pbx.run(pbx_events));
+    tokio::spawn(pbx.run(pbx_events, counted_closely));
     let mut terminate = signal(SignalKind::terminate()).context("listening for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for signals")?;
     let stop = async move {

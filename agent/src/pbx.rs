@@ -7,12 +7,13 @@ mod simulated;
 
 use async_trait::async_trait;
 use policy::detection::SecurityEvent;
-use tokio::sync::mpsc;
+use policy::safety::Phones;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 pub use ami::{AmiError, AmiSession, security_event, security_events_of_text};
 pub use asterisk::Asterisk;
-pub use challenges::{challenges, watch as watch_challenges};
+pub use challenges::{Sent, watch as watch_challenges};
 pub use simulated::Simulated;
 
 /// What a PBX tells.
@@ -24,8 +25,8 @@ pub enum PbxEvent {
     Down(String),
     /// A security event, and when it arrived here.
     Security(SecurityEvent, Instant),
-    /// How many phones are registered.
-    Registered(u32),
+    /// How many phones are registered, and from which addresses, where they are known.
+    Registered(usize, Phones),
 }
 
 /// A phone system.
@@ -34,6 +35,6 @@ pub trait Pbx: Send {
     /// `asterisk` or `simulated`.
     fn kind(&self) -> &'static str;
 
-    /// Tells what happens until nobody listens; connects again by itself.
-    async fn run(self: Box<Self>, events: mpsc::Sender<PbxEvent>);
+    /// Tells what happens until nobody listens; connects again by itself. `closely` says when phones are to be counted often.
+    async fn run(self: Box<Self>, events: mpsc::Sender<PbxEvent>, closely: watch::Receiver<bool>);
 }

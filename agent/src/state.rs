@@ -18,6 +18,9 @@ use tracing::error;
 pub use journal::{Journal, Record};
 pub use spool::Spool;
 
+/// The last good policy.
+pub const POLICY_FILE: &str = "policy.json";
+
 /// Who this agent is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -88,12 +91,16 @@ impl StateDir {
     fn put(&self, name: &str, content: &[u8], sync: bool) -> io::Result<()> {
         let target = self.file(name);
         let part = self.file(&format!("{name}.part"));
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&part)?;
-        file.write_all(content)?;
-        if sync {
-            file.sync_all()?;
+        let written =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&part).and_then(|mut file| {
+                file.write_all(content)?;
+                if sync { file.sync_all() } else { Ok(()) }
+            });
+        if let Err(error) = written.and_then(|()| fs::rename(&part, &target)) {
+            // On a full disk half a file is room that something else needs.
+            let _ = fs::remove_file(&part);
+            return Err(error);
         }
-        fs::rename(&part, &target)?;
         if sync && let Some(folder) = target.parent() {
             File::open(folder)?.sync_all()?;
         }
@@ -120,6 +127,13 @@ impl StateDir {
     /// Replaces a JSON file.
     pub fn write_json<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
         self.write(name, &serde_json::to_vec_pretty(value)?)
+    }
+
+    /// Removes a file; that there is none is fine.
+    pub fn remove(&self, name: &str) {
+        if let Err(error) = remove(&self.file(name)) {
+            error!(file = name, %error, "A file of the agent's state could not be removed");
+        }
     }
 
     /// Takes a damaged file out of the way.
@@ -151,7 +165,7 @@ impl StateDir {
 
     /// Keeps a new identity, and forgets what belonged to the one before: it may have been another tenant's.
     pub fn enrolled(&self, identity: &Identity, credentials: &Credentials) -> io::Result<()> {
-        for name in ["policy.json", "names.json", "bans.log", "status.json"] {
+        for name in [POLICY_FILE, "names.json", "bans.log", "status.json", "trial.json", "withheld.json"] {
             remove(&self.file(name))?;
         }
         match fs::remove_dir_all(self.file("spool")) {
@@ -159,19 +173,24 @@ impl StateDir {
             _ => {}
         }
         self.write("key.pem", credentials.key_pem.as_bytes())?;
-        self.write("cert.pem", credentials.certificate_pem.as_bytes())?;
+        self.renewed(credentials)?;
         self.write("ca.pem", credentials.ca_pem.as_bytes())?;
         self.write_json("identity.json", identity)
     }
 
+    /// Keeps a new certificate for the key that there is.
+    pub fn renewed(&self, credentials: &Credentials) -> io::Result<()> {
+        self.write("cert.pem", credentials.certificate_pem.as_bytes())
+    }
+
     /// The last good policy.
     pub fn policy(&self) -> Option<PolicySnapshot> {
-        self.read_json("policy.json")
+        self.read_json(POLICY_FILE)
     }
 
     /// Keeps the last good policy.
     pub fn keep_policy(&self, policy: &PolicySnapshot) -> io::Result<()> {
-        self.write_json("policy.json", policy)
+        self.write_json(POLICY_FILE, policy)
     }
 }
 

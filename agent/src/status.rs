@@ -57,6 +57,9 @@ pub struct Status {
     pub clock_apart_seconds: i64,
     /// The last ban that this agent made.
     pub last_ban: Option<LastBan>,
+    /// When all that is never to be blocked was last found in the kernel.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub proven_at: Option<OffsetDateTime>,
 }
 
 /// A ban that this agent made.

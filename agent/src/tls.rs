@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use hyper_util::rt::TokioIo;
+use rcgen::{CertificateParams, KeyPair};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -94,10 +95,30 @@ pub async fn connect(server: &str, config: ClientConfig) -> anyhow::Result<Chann
 
 /// Until when this agent's certificate is valid.
 pub fn valid_until(credentials: &Credentials) -> anyhow::Result<time::OffsetDateTime> {
+    validity(credentials).map(|(_, until)| until)
+}
+
+/// When this agent's certificate has passed two thirds of its life.
+pub fn renewal_due(credentials: &Credentials) -> anyhow::Result<time::OffsetDateTime> {
+    let (from, until) = validity(credentials)?;
+    Ok(until - (until - from) / 3)
+}
+
+fn validity(credentials: &Credentials) -> anyhow::Result<(time::OffsetDateTime, time::OffsetDateTime)> {
     let certificate = CertificateDer::from_pem_slice(credentials.certificate_pem.as_bytes())
         .context("reading this agent's certificate")?;
     let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).context("reading this agent's certificate")?;
-    Ok(parsed.validity().not_after.to_datetime())
+    let validity = parsed.validity();
+    Ok((validity.not_before.to_datetime(), validity.not_after.to_datetime()))
+}
+
+/// A certificate request for a key, PEM.
+pub fn request(key_pem: &str) -> anyhow::Result<String> {
+    let key = KeyPair::from_pem(key_pem).context("reading this agent's key")?;
+    CertificateParams::default()
+        .serialize_request(&key)
+        .and_then(|request| request.pem())
+        .context("making a certificate request")
 }
 
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails that way")]
 
 #[path = "support/server.rs"]
+#[expect(dead_code, reason = "other tests need more of it")]
 mod server;
 
 use std::collections::BTreeSet;
@@ -42,6 +43,8 @@ impl Agent {
         let (link_events, from_link) = mpsc::channel(64);
         let (_, answers) = watch::channel(agent::dns::Answers::default());
         let server = identity.server.clone();
+        let kept = state.clone();
+        let keep: link::Keep = Box::new(move |credentials| kept.renewed(credentials));
         let parts = Parts {
             clock: Arc::clone(&clock),
             state: state.clone(),
@@ -50,10 +53,11 @@ impl Agent {
             pbx_kind: "asterisk",
             hostname: "pbx-1".into(),
             names: watch::Sender::new(BTreeSet::new()),
+            closely: watch::Sender::new(false),
         };
         let engine = Engine::start(parts).await.unwrap();
         let about = engine.about();
-        tokio::spawn(async move { link::run(&server, &credentials, about, link_events, clock).await });
+        tokio::spawn(async move { link::run(&server, credentials, keep, about, link_events, clock).await });
         let (stop, stopped) = oneshot::channel();
         let inputs = Inputs { pbx: from_pbx, link: from_link, answers };
         let done = tokio::spawn(engine.run(inputs, async move { drop(stopped.await) }));
@@ -200,4 +204,30 @@ async fn the_line() {
     let state = agent.stop().await;
     let waiting = std::fs::read_dir(state.file("spool")).unwrap().count();
     assert!(waiting <= 1, "{waiting} batches wait; only attempts of the last moments may");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_renewed_at_two_thirds_of_its_life() {
+    let mut server = Server::start().await;
+    server.certificates_last(Duration::from_mins(10));
+    let (_folder, state) = enrolled(&server).await;
+    let before = state.credentials().unwrap();
+    server.certificates_last(Duration::from_hours(1_000));
+    let agent = Agent::start(&state).await;
+    let mut stream = server.stream().await;
+    let first = stream.certificate.clone();
+    let FromAgent::Renew(csr) = stream.next().await else { panic!("no request") };
+    // One for another key is not taken.
+    let other = enrol::enrol(&server.token(), None, "pbx-1").await.unwrap().1;
+    stream.send(FromServer::Renewed(other.certificate_pem)).await;
+    let mut stream = server.stream().await;
+    assert_eq!(stream.certificate, first);
+    let FromAgent::Renew(_) = stream.next().await else { panic!("no request") };
+    stream.send(FromServer::Renewed(server.sign(&csr))).await;
+    let stream = server.stream().await;
+    assert_ne!(stream.certificate, first, "the new one is used");
+    let state = agent.stop().await;
+    let after = state.credentials().unwrap();
+    assert_eq!(after.key_pem, before.key_pem);
+    assert_ne!(after.certificate_pem, before.certificate_pem);
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails that way")]
 
 #[path = "support/namespaces.rs"]
+#[expect(dead_code, reason = "other tests need more of it")]
 mod namespaces;
 
 use std::collections::BTreeSet;
@@ -9,9 +10,10 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use agent::firewall::{Firewall, FirewallError, Inspection, Nftables, PacketLog};
-use agent::pbx::challenges;
+use agent::pbx::Sent;
 use ipnet::IpNet;
 use policy::bans::{BanChange, BanEntry};
+use policy::detection::SecurityEventKind;
 use policy::ruleset::{Ruleset, Verdict};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -218,16 +220,47 @@ fn other_tables_are_left_alone_and_old_ones_of_ours_replaced() {
         run("nft", "add chain inet ringfence antique");
         run("nft", "list table inet other")
     });
-    assert_eq!(lab.inspect(), Inspection::default());
+    assert!(!lab.inspect().problems.is_empty());
     assert!(lab.apply(&[ban("203.0.113.10", None)]).is_err(), "the table isn't ours");
     lab.load(&[entry("203.0.113.1", None)], &[entry("203.0.113.10", None), entry("198.51.100.0/24", None)]).unwrap();
     assert!(!lab.works("203.0.113.10"));
     lab.apply(&[ban("203.0.113.11", None)]).unwrap();
     lab.load_allowed(&[entry("203.0.113.2", None), entry("203.0.113.4", None)]);
-    assert_eq!(lab.inspect(), Inspection { complete: true, allowed: 2, bans: 3 });
+    let range = |addr: &str| (addr.parse().unwrap(), addr.parse().unwrap());
+    let allowed = vec![range("203.0.113.2"), range("203.0.113.4")];
+    assert_eq!(lab.inspect(), Inspection { allowed, bans: 3, ..Inspection::default() });
     assert_eq!(lab.namespaces.on_pbx(|| run("nft", "list table inet other")), before);
     lab.namespaces.on_pbx(|| run("nft", "flush chain inet ringfence guard"));
-    assert!(!lab.inspect().complete);
+    assert_eq!(lab.inspect().problems, ["somebody has changed the rules of our table"]);
+}
+
+#[test]
+fn what_is_in_force_is_read_back() {
+    if !possible() {
+        return;
+    }
+    let allowed = ["0.0.0.0/1", "203.0.113.0/24", "255.255.255.0/24", "2001:db8::/32", "ffff::/16"]
+        .map(|net| entry(net, Some(600)));
+    let mut lab = Lab::new(&allowed, &[entry("198.51.100.7", None)]);
+    let spans = policy::ruleset::Coverage::of(&allowed);
+    let found = lab.inspect();
+    assert!((found.problems.is_empty(), found.ahead.is_empty(), found.bans) == (true, true, 1), "{found:?}");
+    assert!(spans.spans().iter().all(|span| found.allows(span)), "{found:?}");
+    let more = policy::ruleset::Coverage::of(&[entry("203.0.112.0/23", None)]);
+    assert!(!found.allows(&more.spans()[0]));
+
+    let nft = |lab: &Lab, command: &str| drop(lab.namespaces.on_pbx(|| run("nft", command)));
+    // Counters that count are no change; a rule put in front is, though it looks like ours.
+    assert!(!lab.works("198.51.100.7"));
+    assert!(lab.inspect().problems.is_empty());
+    nft(&lab, "insert rule inet ringfence guard ip saddr 203.0.113.9 drop");
+    assert_eq!(lab.inspect().problems.len(), 1);
+    lab.load(&allowed, &[]).unwrap();
+    nft(&lab, "delete element inet ringfence allow4 { 203.0.113.0-203.0.113.255 }");
+    assert!(!spans.spans().iter().all(|span| lab.inspect().allows(span)));
+    nft(&lab, "add table ip early");
+    nft(&lab, "add chain ip early first { type filter hook prerouting priority -350 ; }");
+    assert_eq!(lab.inspect().ahead, ["the chain first of the table ip early comes before ours"]);
 }
 
 #[test]
@@ -268,7 +301,7 @@ fn many_bans_at_once() {
 }
 
 #[test]
-fn challenges_are_seen_on_their_way_out() {
+fn challenges_and_their_answers_are_seen_and_nothing_else() {
     if !possible() {
         return;
     }
@@ -277,22 +310,50 @@ fn challenges_are_seen_on_their_way_out() {
         wait(PacketLog::load_rules()).unwrap();
         PacketLog::open().unwrap()
     });
-    for (to, status) in [("203.0.113.10", "401 Unauthorized"), ("203.0.113.11", "200 OK"), ("2001:db8::9", "407 Proxy")]
-    {
+    // From the port that answers there; what the other side sends comes back to it.
+    let challenge = |to: &str, status: &str| {
         lab.namespaces.on_pbx(|| {
-            let socket = UdpSocket::bind(if to.contains(':') { "[::]:0" } else { "0.0.0.0:0" }).unwrap();
-            let response = format!("SIP/2.0 {status}\r\nWWW-Authenticate: Digest nonce=\"for {to}\"\r\n\r\n");
+            let socket = UdpSocket::bind(if to.contains(':') { "[::]:5070" } else { "0.0.0.0:5070" }).unwrap();
+            let response = format!(
+                "SIP/2.0 {status}\r\nWWW-Authenticate: Digest nonce=\"nonce-for-{}\"\r\n\r\n",
+                to.replace(':', "-")
+            );
             socket.send_to(response.as_bytes(), (to, 5060)).unwrap();
         });
+    };
+    let answer = |from: &str, nonce_of: &str| {
+        let text = format!(
+            "REGISTER sip:pbx SIP/2.0\r\nAuthorization: Digest nonce=\"x\"\r\nAuthorization: Digest nonce=\"nonce-for-{}\"\r\n\r\n",
+            nonce_of.replace(':', "-")
+        );
+        lab.namespaces.send(from, 5070, text.as_bytes());
+    };
+    for (to, status) in [("203.0.113.10", "401 Unauthorized"), ("203.0.113.11", "200 OK"), ("2001:db8::9", "407 Proxy")]
+    {
+        challenge(to, status);
     }
-    let mut seen = Vec::new();
+    answer("203.0.113.10", "203.0.113.10");
+    answer("203.0.113.11", "203.0.113.10");
+    answer("2001:db8::9", "2001:db8::9");
+    answer("2001:db8::9", "203.0.113.10");
+    let (mut sent, mut seen) = (Sent::default(), Vec::new());
     for _ in 0..5 {
-        if seen.len() < 2 {
-            log.read(&mut Vec::new(), |packet| seen.extend(challenges(packet))).unwrap();
+        log.read(&mut Vec::new(), |packet| seen.extend(sent.see(packet, tokio::time::Instant::now()))).unwrap();
+        if seen.len() >= 4 {
+            break;
         }
     }
-    let expected = ["203.0.113.10", "2001:db8::9"].map(|to| (to.parse().unwrap(), vec![format!("for {to}")]));
-    assert_eq!(seen, expected);
+    let event = |kind, who: &str| (kind, who.parse().unwrap(), format!("nonce-for-{}", who.replace(':', "-")));
+    let (v4, v6) = ("203.0.113.10", "2001:db8::9");
+    assert_eq!(
+        seen,
+        [
+            event(SecurityEventKind::ChallengeSent, v4),
+            event(SecurityEventKind::ChallengeSent, v6),
+            event(SecurityEventKind::ChallengeAnswered, v4),
+            event(SecurityEventKind::ChallengeAnswered, v6),
+        ]
+    );
 }
 
 /// Networks of a few addresses, so that random ones overlap.

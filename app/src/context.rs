@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use actions::{ActError, Caller, Ctx, Login, Visitor};
+use actions::{ActError, Caller, Ctx, Login, Visitor, chain};
 use axum::http::Extensions;
 use axum::http::request::Parts;
 use leptos::prelude::use_context;
@@ -107,10 +107,4 @@ impl From<ActError> for ApiError {
             }
         }
     }
-}
-
-/// An error with its causes.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -25,9 +25,9 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
     let files = FILES.get_or_init(|| Files::find(&options));
     let nonce = use_nonce();
     let path = use_context::<Parts>().map(|parts| parts.uri.path().to_owned()).unwrap_or_default();
-    // Whoever is elsewhere is likely to go to a list next: the browser fetches it once it has nothing else to do.
-    let lists = if is_list(&path) { "preload" } else { "prefetch" };
-    let fetched = |rel: &'static str| move |file: String| view! { <link rel=rel href=file r#as="fetch" r#type="application/wasm" crossorigin="anonymous" /> };
+    // Elsewhere the program fetches the lists itself, once the page works.
+    let lists = if is_list(&path) { files.lists.clone() } else { Vec::new() };
+    let preload = |file: String| view! { <link rel="preload" href=file r#as="fetch" r#type="application/wasm" crossorigin="anonymous" /> };
     let start = format!(
         "import({js:?}).then(m=>m.default({{module_or_path:{wasm:?}}}).then(()=>m.hydrate()))",
         js = files.js,
@@ -46,8 +46,8 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
                 <link rel="icon" type="image/svg+xml" href="/favicon.svg" />
                 <link rel="modulepreload" href=files.js.clone() nonce=nonce.clone() />
                 {files.split.clone().map(|split| view! { <link rel="modulepreload" href=split nonce=nonce.clone() /> })}
-                {fetched("preload")(files.wasm.clone())}
-                {files.lists.clone().into_iter().map(fetched(lists)).collect_view()}
+                {preload(files.wasm.clone())}
+                {lists.into_iter().map(preload).collect_view()}
                 <script type="module" nonce=nonce>{start}</script>
                 <AutoReload options=options />
                 <MetaTags />

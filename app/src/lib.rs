@@ -34,4 +34,4 @@ mod ui;
 pub use document::shell;
 pub use routes::App;
 #[cfg(feature = "hydrate")]
-pub use routes::fetch_page;
+pub use routes::{fetch_page, fetch_rest};

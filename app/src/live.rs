@@ -142,9 +142,9 @@ impl Live {
         }
     }
 
-    /// Hints may have been missed while it was cut off: everything is read again.
+    /// Hints may have been missed while it was cut off, or since the server rendered the page: everything is read again.
     fn opened(self) {
-        if self.connection.get_untracked() == Connection::Reconnecting {
+        if self.connection.get_untracked() != Connection::Live {
             for count in self.counts {
                 count.update(|count| *count = count.wrapping_add(1));
             }

@@ -114,7 +114,9 @@ macro_rules! lists {
                 async fn view(_: Self) -> AnyView {
                     match list(List::$name).await {
                         Ok(view) => view,
-                        Err(error) => view! { <Failed what="The page" error retry=|()| browser::load($path) /> }.into_any(),
+                        // The router has put the address, with what is searched and open in it, into the address bar by the
+                        // time that anybody can press.
+                        Err(error) => view! { <Failed what="The page" error retry=|()| browser::reload() /> }.into_any(),
                     }
                 }
             }
@@ -137,4 +139,11 @@ lists! {
 #[cfg(feature = "hydrate")]
 pub async fn fetch_page(path: &str) -> Result<(), leptos::wasm_split::SplitLoaderError> {
     if is_list(path) { fetch_lists().await } else { Ok(()) }
+}
+
+/// Fetches the rest, once the first page works.
+#[cfg(feature = "hydrate")]
+pub async fn fetch_rest() {
+    // Without it the page works as well; whoever goes to a list tries again.
+    let _ = fetch_lists().await;
 }

@@ -19,6 +19,8 @@ export interface Registering {
   transport?: "udp" | "tcp";
   count?: number;
   intervalMs?: number;
+  /** A made-up Authorization header in front of the real one. */
+  decoy?: boolean;
   stopAfter?: number;
   target?: string;
 }
@@ -116,6 +118,7 @@ export class Lab {
     else args.push("--password", how.password);
     args.push("--source", how.source ?? "203.0.113.10", "--transport", how.transport ?? "udp");
     args.push("--count", String(how.count ?? 1), "--interval", String(how.intervalMs ?? 0), "--stop-after", String(how.stopAfter ?? 0));
+    if (how.decoy) args.push("--decoy");
     // Status 1 says that not every attempt was accepted, which is what an attacker gets.
     const { stdout } = await run(labScript, args, { timeout: 110_000, maxBuffer: 64 << 20 }).catch((error: { code?: number; stdout: string }) => {
       if (error.code !== 1) throw error;

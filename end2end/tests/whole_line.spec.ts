@@ -6,6 +6,7 @@ import { eventually } from "../support/places.ts";
 
 const attacker = "203.0.113.10";
 const bystander = "203.0.113.11";
+const trickster = "203.0.113.12";
 
 test("an attacker is blocked by the kernel and seen live, and unblocked from the page", async ({ page, tenant, lab }) => {
   test.setTimeout(240_000);
@@ -33,6 +34,11 @@ test("an attacker is blocked by the kernel and seen live, and unblocked from the
   expect(await lab.reachable(attacker)).toBe(false);
   expect(await lab.reachable(bystander)).toBe(true);
   expect(await lab.register({ source: bystander, user: "1008", password: "pw1008-Secret" })).toMatchObject({ accepted: 1 });
+
+  // Asterisk reports the challenge of a made-up header and checks the one behind it: that hides nobody.
+  const tricky = await lab.register({ source: trickster, user: "1007", count: 200, stopAfter: 3, decoy: true });
+  expect(tricky.rejected).toBeLessThan(50);
+  expect(await lab.reachable(trickster)).toBe(false);
 
   // The page was open all the while: the ban arrives by itself, with its evidence.
   const row = rowOf(page, "Blocked addresses", attacker);

@@ -3,6 +3,8 @@
 // Views are types within types: a page of some depth passes the default.
 #![recursion_limit = "512"]
 
+use std::time::Duration;
+
 use wasm_bindgen::prelude::wasm_bindgen;
 
 /// Called once by the page. Afterwards `html[data-hydrated]` is set; should the program ever fail, `html[data-crashed]`
@@ -21,6 +23,9 @@ pub fn hydrate() {
         }
         leptos::mount::hydrate_body(app::App);
         mark("data-hydrated");
+        // Not before the page has shown and asked for what it needs.
+        let rest = || wasm_bindgen_futures::spawn_local(app::fetch_rest());
+        leptos::prelude::set_timeout(rest, Duration::from_secs(1));
     });
 }
 

@@ -15,6 +15,13 @@ pub struct BanEntry {
     pub expires_at: Option<OffsetDateTime>,
 }
 
+impl BanEntry {
+    /// Whether it still counts at `now`.
+    pub fn holds(&self, now: OffsetDateTime) -> bool {
+        self.expires_at.is_none_or(|end| end > now)
+    }
+}
+
 /// One numbered change of the set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BanChange {

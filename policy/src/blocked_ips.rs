@@ -182,6 +182,15 @@ pub struct Blocked {
     pub replaced: bool,
 }
 
+/// A warning when a network is so wide that one block may hit phones that nobody thinks of.
+pub fn too_wide(net: &IpNet) -> Option<String> {
+    let (limit, wide) = match net {
+        IpNet::V4(v4) => ("/16", v4.prefix_len() < 16),
+        IpNet::V6(v6) => ("/32", v6.prefix_len() < 32),
+    };
+    wide.then(|| format!("{net} is wider than a {limit}: phones in it that aren't in Allowed IPs lose the PBX. Block it all the same?"))
+}
+
 /// What a form sends; parsed by [`parse_draft`] on both sides.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -197,6 +206,15 @@ pub struct BlockedIpForm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wide_networks_are_asked_about() {
+        for (net, wide) in
+            [("10.0.0.0/8", true), ("10.0.0.0/15", true), ("10.1.0.0/16", false), ("2001:db8::/32", false)]
+        {
+            assert_eq!(too_wide(&net.parse().unwrap()).is_some(), wide, "{net}");
+        }
+    }
 
     #[test]
     fn durations() {

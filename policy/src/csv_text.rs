@@ -56,6 +56,13 @@ pub fn parse_allowed_ips(bytes: &[u8], now: OffsetDateTime) -> Result<Vec<(u64, 
         if index == 0
             && let Some(named) = Columns::from_header(&record)
         {
+            // A column that isn't understood may say what must not get lost, such as when an entry ends.
+            if let Some(unknown) = Columns::unknown(&record) {
+                return whole(format!(
+                    "The column “{}” isn't known. Known are target, note and expires_at: rename it, or take it out.",
+                    unknown.chars().take(40).collect::<String>()
+                ));
+            }
             columns = named;
             continue;
         }
@@ -65,8 +72,9 @@ pub fn parse_allowed_ips(bytes: &[u8], now: OffsetDateTime) -> Result<Vec<(u64, 
         if drafts.len() >= MAX_ROWS {
             return whole(format!("The file has more than {MAX_ROWS} rows. Split it."));
         }
-        let cell = |column: Option<usize>| column.and_then(|column| record.get(column)).map_or("", armed);
-        match allowed_ips::parse_draft(cell(Some(columns.target)), cell(columns.note), cell(columns.expires_at), now) {
+        let cell = |column: Option<usize>| column.and_then(|column| record.get(column)).map(armed).unwrap_or_default();
+        let (target, note, expires_at) = (cell(Some(columns.target)), cell(columns.note), cell(columns.expires_at));
+        match allowed_ips::parse_draft(&target, &note, &expires_at, now) {
             Ok(draft) => drafts.push((line, draft)),
             Err(wrong) => errors.extend(wrong.into_iter().map(|error| RowError { line, message: error.message })),
         }
@@ -114,6 +122,11 @@ pub fn write_blocked_ips(bans: &[BlockedIp]) -> String {
     write(&["address", "source", "reason", "account", "pbx", "blocked_by", "since", "until"], rows)
 }
 
+/// What the columns of a file may be called.
+const TARGET: &[&str] = &["target", "address", "ip", "cidr", "network", "domain"];
+const NOTE: &[&str] = &["note", "comment", "description"];
+const EXPIRES_AT: &[&str] = &["expires_at", "expires", "ends", "until"];
+
 struct Columns {
     target: usize,
     note: Option<usize>,
@@ -123,12 +136,13 @@ struct Columns {
 impl Columns {
     fn from_header(record: &csv::StringRecord) -> Option<Self> {
         let find = |names: &[&str]| record.iter().position(|cell| names.contains(&cell.to_ascii_lowercase().as_str()));
-        let target = find(&["target", "address", "ip", "cidr", "network", "domain"])?;
-        Some(Self {
-            target,
-            note: find(&["note", "comment", "description"]),
-            expires_at: find(&["expires_at", "expires", "until"]),
-        })
+        Some(Self { target: find(TARGET)?, note: find(NOTE), expires_at: find(EXPIRES_AT) })
+    }
+
+    /// The first column that is none of those, nor one of our own files that says nothing to import.
+    fn unknown(record: &csv::StringRecord) -> Option<&str> {
+        let known = [TARGET, NOTE, EXPIRES_AT, &["created_at", "created_by", ""]].concat();
+        record.iter().find(|cell| !known.contains(&cell.trim().to_ascii_lowercase().as_str()))
     }
 }
 
@@ -180,18 +194,29 @@ fn write(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     writer.into_inner().ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
 }
 
-/// A cell that begins like a formula gets an apostrophe in front (OWASP, CSV injection). So does one that looks like the result.
+/// What a spreadsheet may take for the end of a cell, whatever the file was written with: in many countries the semicolon.
+/// Quotation marks are no help, since they then stand in the middle of a cell.
+const ENDS_OF_CELLS: [char; 4] = [';', '\t', '\r', '\n'];
+
+/// A cell that begins like a formula gets an apostrophe in front (OWASP, CSV injection), and so does every part of it that a
+/// spreadsheet may take for a cell. So does what looks like the result.
 fn defused(cell: &str) -> String {
-    if runs(cell) { format!("'{cell}") } else { cell.to_owned() }
+    parts(cell).map(|part| if runs(part) { format!("'{part}") } else { part.to_owned() }).collect()
 }
 
 /// The inverse of `defused`.
-fn armed(cell: &str) -> &str {
-    cell.strip_prefix('\'').filter(|rest| runs(rest)).unwrap_or(cell)
+fn armed(cell: &str) -> String {
+    parts(cell).map(|part| part.strip_prefix('\'').filter(|rest| runs(rest)).unwrap_or(part)).collect()
 }
 
-fn runs(cell: &str) -> bool {
-    cell.trim_start_matches('\'').starts_with(['=', '+', '-', '@', '\t', '\r'])
+/// The parts of a cell, each with the end that it may have.
+fn parts(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split_inclusive(ENDS_OF_CELLS)
+}
+
+/// Whether a spreadsheet may run it. Quotation marks at its beginning may be taken away by then.
+fn runs(part: &str) -> bool {
+    part.trim_start_matches(['\'', '"']).starts_with(['=', '+', '-', '@', '\t', '\r'])
 }
 
 #[cfg(test)]
@@ -237,6 +262,12 @@ mod tests {
             read("203.0.113.9, Office \nsip.example.com"),
             [row(1, "203.0.113.9", "Office"), row(2, "sip.example.com", "")]
         );
+        let ends =
+            parse_allowed_ips(b"Address;Ends\n203.0.113.9;2031-01-01T00:00:00Z\n", NOW).unwrap().remove(0).1.expires_at;
+        assert_eq!(ends, Some(datetime!(2031-01-01 0:00 UTC)));
+        let error =
+            parse_allowed_ips(b"address,note,valid to\n203.0.113.9,Office,2030-01-01\n", NOW).unwrap_err().remove(0);
+        assert!(error.message.starts_with("The column “valid to” isn't known."), "{}", error.message);
         assert_eq!(read("target,note\n203.0.113.9,\"a, \"\"b\"\"\"\n"), [row(2, "203.0.113.9", "a, \"b\"")]);
     }
 
@@ -316,7 +347,33 @@ mod tests {
         );
     }
 
+    #[test]
+    fn parts_that_a_spreadsheet_takes_for_cells_are_defused() {
+        for (cell, written) in [
+            ("a;=1+1", "a;'=1+1"),
+            (";;@x", ";;'@x"),
+            ("a\t+1;-1", "a\t'+1;'-1"),
+            ("a;'=1", "a;''=1"),
+            ("a;\"=1\"", "a;'\"=1\""),
+            ("two\r\n=lines", "two\r\n'=lines"),
+            ("\t=1", "'\t'=1"),
+            ("a-b; c=d", "a-b; c=d"),
+        ] {
+            assert_eq!(defused(cell), written);
+            assert_eq!(armed(written), cell);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_defused_runs_nowhere_and_can_be_armed_again(cell in "[='\"+@;\t\r\na-c -]{0,16}") {
+            let written = defused(&cell);
+            for part in written.split(ENDS_OF_CELLS) {
+                prop_assert!(!part.trim_start_matches('"').starts_with(['=', '+', '-', '@']), "{part:?} of {written:?}");
+            }
+            prop_assert_eq!(armed(&written), cell);
+        }
+
         #[test]
         fn what_is_written_is_read_again(notes in prop::collection::vec("['=+@,;\"a-c é-]{0,12}", 1..5)) {
             let entries: Vec<AllowedIp> = notes.iter().map(|note| entry(note.trim())).collect();

@@ -2,7 +2,9 @@
 //!
 //! Counting follows what Asterisk really reports. One attempt may raise several events (an unknown account raises
 //! three) and is one failure. A failure over UDP proves nothing about its source address: it counts towards a ban only when it
-//! answers a challenge that the PBX sent to that very address; five forged packets must not ban a trunk.
+//! answers a challenge that the PBX sent to that very address; five forged packets must not ban a trunk. Which challenge a failure
+//! answered is not what Asterisk says: it reports that of the first `Authorization` header and checks another one, so an attacker
+//! who puts a made-up one in front would never be banned. What counts is what the packets of the source held.
 //! A phone over its `max_contacts` raises `FailedACL` after a successful login and is no failure.
 
 use std::collections::{HashMap, VecDeque};
@@ -21,6 +23,8 @@ pub const MAX_TRACKED: usize = 65_536;
 pub const MAX_EVIDENCE: usize = 20;
 /// How long a challenge may be answered; Asterisk's nonces live 32 s.
 const CHALLENGE_SECONDS: i64 = 60;
+/// How long after the packet with the answer the PBX may report what became of it.
+const ANSWER_SECONDS: i64 = 5;
 
 /// How many proven failures in which time lead to a ban of which length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +69,8 @@ pub enum SecurityEventKind {
     FailedAcl,
     /// The credentials were right.
     SuccessfulAuth,
+    /// A packet came in that holds a challenge sent to its very source. Read off the wire: no PBX reports it.
+    ChallengeAnswered,
 }
 
 impl SecurityEventKind {
@@ -77,6 +83,7 @@ impl SecurityEventKind {
             Self::InvalidPassword => "InvalidPassword",
             Self::FailedAcl => "FailedACL",
             Self::SuccessfulAuth => "SuccessfulAuth",
+            Self::ChallengeAnswered => "ChallengeAnswered",
         }
     }
 
@@ -171,6 +178,13 @@ struct Session {
     unknown: Option<Unknown>,
 }
 
+/// Answers to our challenges whose outcome isn't reported yet.
+#[derive(Debug)]
+struct Answers {
+    last: OffsetDateTime,
+    waiting: u32,
+}
+
 /// An attempt on an unknown account: Asterisk reports it with the request, again with the answer to the challenge, and at last as
 /// a failed answer of `<unknown>`.
 #[derive(Debug)]
@@ -200,6 +214,7 @@ pub struct Detector {
     sources: HashMap<IpNet, Source>,
     sessions: HashMap<(IpAddr, String), Session>,
     challenges: HashMap<(IpAddr, String), OffsetDateTime>,
+    answers: HashMap<IpAddr, Answers>,
     records: HashMap<IpNet, Record>,
 }
 
@@ -211,6 +226,7 @@ impl Detector {
             sources: HashMap::new(),
             sessions: HashMap::new(),
             challenges: HashMap::new(),
+            answers: HashMap::new(),
             records: HashMap::new(),
         }
     }
@@ -249,9 +265,17 @@ impl Detector {
                 }
                 None
             }
+            SecurityEventKind::ChallengeAnswered => {
+                let answers = self.answers.entry(event.remote).or_insert(Answers { last: event.at, waiting: 0 });
+                answers.waiting =
+                    if event.at - answers.last > Duration::seconds(ANSWER_SECONDS) { 1 } else { answers.waiting + 1 };
+                answers.last = event.at;
+                None
+            }
             // Asterisk goes on to ChallengeResponseFailed where credentials were wrong; behind a success it is a phone over its limit.
             SecurityEventKind::FailedAcl => None,
             SecurityEventKind::SuccessfulAuth => {
+                self.take_answer(event);
                 self.sessions.remove(&(event.remote, event.session.clone()));
                 None
             }
@@ -278,7 +302,7 @@ impl Detector {
                 }
             }
             SecurityEventKind::ChallengeResponseFailed => {
-                let proven = connected || self.is_ours(event);
+                let proven = self.take_answer(event) || connected || self.is_ours(event);
                 let unknown = self
                     .sessions
                     .get_mut(&(event.remote, event.session.clone()))
@@ -298,6 +322,18 @@ impl Detector {
         self.challenges
             .get(&(event.remote, challenge.clone()))
             .is_some_and(|sent| (event.at - *sent).abs() <= Duration::seconds(CHALLENGE_SECONDS))
+    }
+
+    /// Whether the source has answered one of our challenges a moment ago. Each answer proves one event, so that what a phone proves
+    /// is of no use to whoever forges its address.
+    fn take_answer(&mut self, event: &SecurityEvent) -> bool {
+        let Some(answers) = self.answers.get_mut(&event.remote) else { return false };
+        let fresh = (event.at - answers.last).abs() <= Duration::seconds(ANSWER_SECONDS);
+        answers.waiting = answers.waiting.saturating_sub(1);
+        if answers.waiting == 0 || !fresh {
+            self.answers.remove(&event.remote);
+        }
+        fresh
     }
 
     fn count(&mut self, event: &SecurityEvent, account: &str) -> Option<BanDecision> {
@@ -357,6 +393,7 @@ impl Detector {
         shrink(&mut self.sources, now - window, |source| source.last_seen.unwrap_or(now));
         shrink(&mut self.sessions, now - window, |session| session.last_seen);
         shrink(&mut self.challenges, now - window, |sent| *sent);
+        shrink(&mut self.answers, now - window, |answers| answers.last);
         let forget = Duration::seconds(i64::from(self.rule.max_ban_seconds) * 2);
         shrink(&mut self.records, now - forget, |record| record.last);
     }

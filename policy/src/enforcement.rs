@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::pbxes::{Pbx, PbxState};
+use crate::safety;
 
 /// Where the tenant's PBXes stand against what is wanted of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -19,7 +20,7 @@ pub struct Enforcement {
     pub revision: i64,
     /// The wanted number of the last change of bans.
     pub ban_seq: i64,
-    /// PBXes that refused, with their reason.
+    /// PBXes that refused or withhold something, with their reason.
     pub refused: Vec<(String, String)>,
     /// PBXes that are behind or offline, by name.
     pub behind: Vec<String>,
@@ -44,6 +45,8 @@ pub fn sum_up(pbxes: &[Pbx]) -> Enforcement {
         }
         if !pbx.last_refusal.is_empty() {
             sum.refused.push((pbx.name.clone(), pbx.last_refusal.clone()));
+        } else if let Some(withheld) = pbx.withheld.first() {
+            sum.refused.push((pbx.name.clone(), format!("{}. {}", safety::name(&withheld.change), withheld.reason)));
         } else if pbx.applied_revision >= pbx.wanted_revision
             && pbx.applied_ban_seq >= pbx.wanted_ban_seq
             && pbx.state == PbxState::Online
@@ -71,15 +74,29 @@ mod tests {
             Pbx { applied_ban_seq: 39, applied_took_us: 900_000, ..sample("old bans", PbxState::Online) },
             sample("away", PbxState::Offline),
             Pbx { last_refusal: "no nftables".to_owned(), ..sample("unwilling", PbxState::Online) },
+            Pbx {
+                withheld: vec![safety::Withheld {
+                    change: safety::Change::Ban("203.0.113.0/24".parse().unwrap()),
+                    at: time::OffsetDateTime::UNIX_EPOCH,
+                    rolled_back: true,
+                    reason: safety::phones_fell(10, 2),
+                    lines: vec![],
+                }],
+                ..sample("careful", PbxState::Online)
+            },
             Pbx { firewall: "memory".to_owned(), ..sample("demo", PbxState::Online) },
             sample("new", PbxState::WaitingForAgent),
             Pbx { last_refusal: "gone".to_owned(), ..sample("stolen", PbxState::Revoked) },
         ];
         let sum = sum_up(&pbxes);
-        assert_eq!((sum.enforced, sum.of, sum.online), (3, 7, 6));
+        assert_eq!((sum.enforced, sum.of, sum.online), (3, 8, 7));
         assert_eq!((sum.revision, sum.ban_seq, sum.took_ms), (7, 40, 38));
         assert_eq!(sum.behind, ["old policy", "old bans", "away"]);
-        assert_eq!(sum.refused, [("unwilling".to_owned(), "no nftables".to_owned())]);
+        let words = "ban of 203.0.113.0/24. Registered phones fell from 10 to 2.";
+        assert_eq!(
+            sum.refused,
+            [("unwilling", "no nftables"), ("careful", words)].map(|(name, why)| (name.to_owned(), why.to_owned()))
+        );
         assert_eq!(sum.simulated, ["demo"]);
     }
 

@@ -20,4 +20,5 @@ pub mod pbxes;
 pub mod people;
 pub mod reports;
 pub mod ruleset;
+pub mod safety;
 pub mod snapshot;

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use crate::blocked_ips::BlockedIp;
 use crate::enforcement::Enforcement;
 use crate::pbxes::{Pbx, PbxState};
+use crate::safety;
 
 /// One hour of the chart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +81,17 @@ pub fn attention(pbxes: &[Pbx], allowed_ips: i64) -> Vec<Attention> {
                     "Show",
                     "/pbxes",
                 );
+            }
+            PbxState::Online if !pbx.withheld.is_empty() => {
+                for withheld in &pbx.withheld {
+                    let what = safety::name(&withheld.change);
+                    add(
+                        true,
+                        format!("{} does not enforce the {what}. {}", pbx.name, withheld.reason),
+                        "Show",
+                        "/pbxes",
+                    );
+                }
             }
             PbxState::Online if pbx.firewall == "memory" => {
                 add(

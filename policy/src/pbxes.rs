@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::ids::PbxId;
+use crate::safety::{Drift, Withheld};
 
 /// Seconds between heartbeats of agent and server.
 pub const HEARTBEAT_SECONDS: u32 = 4;
@@ -66,6 +67,15 @@ pub struct Pbx {
     pub applied_took_us: i64,
     /// Why the agent refused the wanted revision; empty when it did not.
     pub last_refusal: String,
+    /// What it does not enforce, lest it be cut off.
+    pub withheld: Vec<Withheld>,
+    /// When all that is never to be blocked was last found in its kernel.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub proven_at: Option<OffsetDateTime>,
+    /// How many ranges that was.
+    pub proven_ranges: i32,
+    /// What was found last in its firewall that wasn't as it should be.
+    pub drift: Option<Drift>,
     /// Bans in its kernel.
     pub bans: i64,
     /// Phones registered.
@@ -110,6 +120,10 @@ pub(crate) fn sample(name: &str, state: PbxState) -> Pbx {
         applied_ban_seq: 40,
         applied_took_us: 1_001,
         last_refusal: String::new(),
+        withheld: Vec::new(),
+        proven_at: None,
+        proven_ranges: 0,
+        drift: None,
         bans: 3,
         registered: 12,
         dropped: 0,

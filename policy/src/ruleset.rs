@@ -33,7 +33,7 @@ impl Ruleset {
     /// The verdict on a packet from `addr` at `now`: loopback, then allowed, then banned; else it passes.
     pub fn verdict(&self, addr: IpAddr, now: OffsetDateTime) -> Verdict {
         let addr = addr.to_canonical();
-        let holds = |entry: &BanEntry| entry.net.contains(&addr) && entry.expires_at.is_none_or(|end| end > now);
+        let holds = |entry: &BanEntry| entry.net.contains(&addr) && entry.holds(now);
         if addr.is_loopback() {
             Verdict::Loopback
         } else if self.allowed.iter().any(holds) {
@@ -148,7 +148,8 @@ pub fn next(addr: IpAddr) -> Option<IpAddr> {
     }
 }
 
-fn previous(addr: IpAddr) -> Option<IpAddr> {
+/// The address before `addr` in its family.
+pub fn previous(addr: IpAddr) -> Option<IpAddr> {
     match addr {
         IpAddr::V4(addr) => addr.to_bits().checked_sub(1).map(|bits| IpAddr::V4(bits.into())),
         IpAddr::V6(addr) => addr.to_bits().checked_sub(1).map(|bits| IpAddr::V6(bits.into())),

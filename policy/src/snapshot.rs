@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use crate::allowed_ips::AllowedTarget;
 use crate::detection::DetectionRule;
+use crate::safety::PhoneLossLimit;
 
 /// One allowed target and when it ends by itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -26,10 +27,14 @@ pub struct PolicySnapshot {
     pub allowed: Vec<AllowedEntry>,
     /// When a source is banned.
     pub detection: DetectionRule,
+    /// How many phones a change may cost before it is taken back.
+    #[serde(default)]
+    pub phone_loss_limit: PhoneLossLimit,
 }
 
 impl PolicySnapshot {
-    /// SHA-256 over the content, whatever the order of the entries; whole seconds.
+    /// SHA-256 over the content, whatever the order of the entries; whole seconds. Agents of the first version compute it, too, and
+    /// refuse what it doesn't fit: what came later than they (the limit for phones) isn't in it, but each change has its revision.
     pub fn digest(&self) -> [u8; 32] {
         let mut lines: Vec<String> = self
             .allowed
@@ -73,6 +78,7 @@ mod tests {
                 entry("2001:db8::1", None),
             ],
             detection: DetectionRule { failures: 5, window_seconds: 60, ban_seconds: 3600, max_ban_seconds: 604_800 },
+            phone_loss_limit: PhoneLossLimit::default(),
         }
     }
 

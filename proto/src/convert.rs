@@ -8,6 +8,7 @@ mod fields;
 mod messages;
 mod policies;
 mod reports;
+mod withheld;
 
 pub use bans::{BAN_CHANGES_MAX, BAN_PART_MAX, BanDelta, BanSnapshotPart, snapshot_parts};
 pub use messages::{

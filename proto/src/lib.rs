@@ -1,5 +1,7 @@
 //! The wire between server and agent. Generated code under `pb`; `convert` holds the only translation from and to `policy` types.
 
+// Left out while the generated code is written, which it may not fit yet.
+#[cfg(not(feature = "regenerate"))]
 pub mod convert;
 
 /// Generated from `proto/ringfence/agent/v1/agent.proto` by the `regenerate` binary.

@@ -58,7 +58,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         }
     };
     let done = match cli.command {
-        Command::Serve => serve::run(config).await.map(|()| true),
+        Command::Serve => Box::pin(serve::run(config)).await.map(|()| true),
         Command::CheckConfig => {
             output::print(config.to_toml().trim_end());
             Ok(true)

@@ -94,7 +94,7 @@ pub struct Secrets {
 /// What helps developers.
 #[derive(Debug, Clone, Serialize)]
 pub struct Development {
-    /// Show mail that was not sent at `/dev/mailbox`.
+    /// Show mail that was not sent at `/dev/mailbox`, to this machine only.
     pub mailbox: bool,
 }
 
@@ -129,7 +129,7 @@ impl Config {
         let agents_listen: SocketAddr = read.or("agents.listen", SocketAddr::from(([0, 0, 0, 0], 3443)));
         let url: Option<Masked> = read.option("database.url");
         let smtp_url: Option<Masked> = read.option("mail.smtp_url");
-        let own_machine = check::is_local(&public_url);
+        let own_machine = check::is_local(&public_url) && check::is_own_machine(listen);
         let config = Self {
             database: Database {
                 system_url: read.option("database.system_url"),

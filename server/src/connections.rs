@@ -1,57 +1,69 @@
-//! Open connections counted by source, so that no single one takes all that there are.
+//! Open connections of a port, counted by where they come from, so that no single one takes all that there are.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use policy::net::source_key;
+
+use crate::counted::{Counted, Held};
+
+/// How many connections there may be at a time.
+#[derive(Debug, Clone, Copy)]
+pub struct Most {
+    /// Of one source: an IPv4 address or an IPv6 /64.
+    pub source: usize,
+    /// Of one IPv6 /48, as one customer has it.
+    pub site: usize,
+    /// Of all together.
+    pub all: usize,
+}
 
 /// The open connections of one port.
 #[derive(Debug, Clone)]
 pub struct Connections {
-    open: Arc<Mutex<HashMap<IpNet, usize>>>,
-    most: usize,
+    sources: Counted<IpNet>,
+    sites: Counted<IpNet>,
+    all: Counted<()>,
     unbounded: Arc<[IpNet]>,
 }
 
 impl Connections {
-    /// At most `most` at a time for each source, except for the networks of `unbounded`: proxies of ours, behind which
-    /// there are many.
-    pub fn new(most: usize, unbounded: &[IpNet]) -> Self {
-        Self { open: Arc::default(), most, unbounded: unbounded.into() }
+    /// At most so many at a time. The networks of `unbounded`, proxies of ours, behind which there are many people, are
+    /// bounded by the number of all only.
+    pub fn new(most: Most, unbounded: &[IpNet]) -> Self {
+        Self {
+            sources: Counted::new(most.source),
+            sites: Counted::new(most.site),
+            all: Counted::new(most.all),
+            unbounded: unbounded.into(),
+        }
     }
 
-    /// A place for one more, as long as what is given is kept; `None` when the source has all that it may have.
+    /// A place for one more, as long as what is given is kept; `None` when there is none left for this peer.
     pub fn admit(&self, peer: IpAddr) -> Option<Place> {
+        let place = self.all.take(())?;
         let source = source_key(peer);
-        let bounded = !self.unbounded.iter().any(|net| net.contains(&source));
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(source).or_default();
-        if bounded && *count >= self.most {
-            return None;
+        if self.unbounded.iter().any(|net| net.contains(&source)) {
+            return Some(Place { _all: place, _of_its_own: None });
         }
-        *count += 1;
-        Some(Place { source, open: Arc::clone(&self.open) })
+        let of_its_own = (self.sources.take(source)?, self.sites.take(site_of(source))?);
+        Some(Place { _all: place, _of_its_own: Some(of_its_own) })
     }
 }
 
-/// One of a source's connections.
+/// One of the connections that there may be.
 #[derive(Debug)]
 pub struct Place {
-    source: IpNet,
-    open: Arc<Mutex<HashMap<IpNet, usize>>>,
+    _all: Held<()>,
+    _of_its_own: Option<(Held<IpNet>, Held<IpNet>)>,
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.source);
-            }
-        }
+/// The network that one customer of a provider has: of IPv6 a /48.
+fn site_of(source: IpNet) -> IpNet {
+    match source {
+        IpNet::V4(_) => source,
+        IpNet::V6(net) => Ipv6Net::new_assert(net.addr(), 48).trunc().into(),
     }
 }
 
@@ -59,13 +71,15 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    const MOST: Most = Most { source: 2, site: 3, all: 5 };
+
     fn admit(connections: &Connections, peer: &str) -> Option<Place> {
         connections.admit(peer.parse().unwrap())
     }
 
     #[test]
     fn one_source_has_so_many_and_others_have_theirs() {
-        let connections = Connections::new(2, &[]);
+        let connections = Connections::new(MOST, &[]);
         let first = admit(&connections, "203.0.113.9").unwrap();
         let _second = admit(&connections, "::ffff:203.0.113.9").unwrap();
         assert!(admit(&connections, "203.0.113.9").is_none());
@@ -77,16 +91,31 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_who_has_left() {
-        let connections = Connections::new(1, &[]);
-        drop(admit(&connections, "203.0.113.9"));
-        assert!(connections.open.lock().unwrap().is_empty());
+    fn many_sources_of_one_site_are_no_way_around() {
+        let connections = Connections::new(MOST, &[]);
+        let _three: Vec<_> = (0..3).map(|n| admit(&connections, &format!("2001:db8:7:{n}::1")).unwrap()).collect();
+        assert!(admit(&connections, "2001:db8:7:9::1").is_none(), "a /48 is one site");
+        assert!(admit(&connections, "2001:db8:8::1").is_some());
     }
 
     #[test]
-    fn a_proxy_of_ours_is_not_counted_out() {
-        let connections = Connections::new(1, &["10.0.0.0/8".parse().unwrap()]);
-        let places: Vec<_> = (0..5).map(|_| admit(&connections, "10.0.0.1").unwrap()).collect();
-        assert_eq!(places.len(), 5);
+    fn all_together_are_bounded_and_who_is_refused_takes_nothing() {
+        let connections = Connections::new(MOST, &[]);
+        let mut held: Vec<_> = (1..=5).map(|n| admit(&connections, &format!("203.0.113.{n}")).unwrap()).collect();
+        assert!(admit(&connections, "203.0.113.6").is_none());
+        held.pop();
+        held.push(admit(&connections, "203.0.113.1").unwrap());
+        held.remove(1);
+        for _ in 0..3 {
+            assert!(admit(&connections, "203.0.113.1").is_none(), "has its two");
+        }
+        assert!(admit(&connections, "203.0.113.6").is_some());
+    }
+
+    #[test]
+    fn a_proxy_of_ours_has_as_many_as_there_are() {
+        let connections = Connections::new(MOST, &["10.0.0.0/8".parse().unwrap()]);
+        let _places: Vec<_> = (0..5).map(|_| admit(&connections, "10.0.0.1").unwrap()).collect();
+        assert!(admit(&connections, "10.0.0.1").is_none());
     }
 }

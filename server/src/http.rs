@@ -5,12 +5,14 @@ mod csrf;
 mod csv;
 mod failures;
 mod headers;
+mod heavy;
 pub mod limits;
 mod live;
 mod login_gate;
 mod mailbox;
 pub mod serving;
 mod site;
+mod taken;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -36,6 +38,7 @@ use tower_http::trace::TraceLayer;
 
 use crate::address::client_address;
 use crate::sessions;
+use heavy::Heavy;
 use limits::Limits;
 
 /// Most bytes of a request.
@@ -71,14 +74,17 @@ pub fn server_functions() -> Vec<&'static str> {
 pub fn router(portal: Portal) -> Router {
     let ctx = portal.ctx.clone();
     let https = portal.origin.starts_with("https://");
-    let mut routes =
-        Router::new().route("/live", get(live::stream)).route("/healthz", get(healthy)).merge(csv::routes());
+    let heavy = Heavy::default();
+    let mut routes = Router::new()
+        .route("/live", get(live::stream))
+        .route("/healthz", get(healthy))
+        .merge(csv::routes().layer(from_fn_with_state(heavy.clone(), heavy::guard)));
     if ctx.settings().development_mailbox {
         routes = routes.route("/dev/mailbox", get(mailbox::show));
     }
     let everything = routes
         .with_state(ctx.clone())
-        .merge(api(&ctx, &portal.limits))
+        .merge(api(&ctx, &portal.limits, &heavy))
         .merge(site::pages(&ctx, &portal.site).layer(from_fn(login_gate::guard)))
         .merge(site::files(&portal.site));
     // From the inside out: what is added last sees a request first.
@@ -101,21 +107,27 @@ pub fn router(portal: Portal) -> Router {
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
 }
 
-/// Server functions. Those that can be guessed at or send mail are asked less often.
-fn api(ctx: &Ctx, limits: &Limits) -> Router {
-    let (mut open, mut narrow) = (Router::new(), Router::new());
+/// Server functions. Those that can be guessed at, send mail or judge passwords are asked less often, heavy ones few at a
+/// time.
+fn api(ctx: &Ctx, limits: &Limits, heavy: &Heavy) -> Router {
+    let (mut open, mut narrow, mut judging, mut few) = (Router::new(), Router::new(), Router::new(), Router::new());
     for path in server_functions() {
         let ctx = ctx.clone();
         let handler = post(move |request: Request| async move {
             leptos_axum::handle_server_fns_with_context(move || provide_context(ctx.clone()), request).await
         });
-        if path.strip_prefix("/api/").and_then(Operation::from_path).is_some_and(can_be_guessed) {
-            narrow = narrow.route(path, handler);
-        } else {
-            open = open.route(path, handler);
+        match path.strip_prefix("/api/").and_then(Operation::from_path) {
+            Some(operation) if can_be_guessed(operation) => narrow = narrow.route(path, handler),
+            Some(Operation::PasswordStrength) => judging = judging.route(path, handler),
+            Some(operation) if heavy::is_heavy(operation) => few = few.route(path, handler),
+            _ => open = open.route(path, handler),
         }
     }
-    open.route("/api/{*rest}", any(api_errors::unknown)).merge(narrow.layer(limits::layer(limits.account)))
+    open.route("/api/{*rest}", any(api_errors::unknown))
+        .merge(narrow.layer(limits::layer(limits.account)))
+        // As narrow, but apart: who chooses a password asks often, and must be able to send it afterwards.
+        .merge(judging.layer(limits::layer(limits.account)))
+        .merge(few.layer(from_fn_with_state(heavy.clone(), heavy::guard)))
 }
 
 fn can_be_guessed(operation: Operation) -> bool {

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use actions::mail::Mailer;
-use actions::{ActError, Ctx, bus, jobs};
+use actions::{ActError, Ctx, bus, chain, jobs};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,8 +48,7 @@ async fn every<F: Future<Output = Result<(), ActError>>>(
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stopping.run_until_cancelled(turns.tick()).await.is_some() {
         if let Err(error) = job().await {
-            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            tracing::error!(job = name, %error, cause, "a job failed");
+            tracing::error!(job = name, error = %chain(&error), "a job failed");
         }
     }
 }

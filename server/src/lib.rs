@@ -8,6 +8,8 @@ mod address;
 pub mod commands;
 pub mod config;
 pub mod connections;
+pub mod counted;
+pub mod descriptors;
 pub mod http;
 pub mod installation;
 pub mod jobs;

@@ -3,6 +3,7 @@
 
 mod enrolment;
 mod link;
+mod newcomers;
 mod outbox;
 mod tls;
 
@@ -64,7 +65,7 @@ fn status(error: ActError) -> Status {
             Status::resource_exhausted(format!("too many tries; again in {retry_after_seconds} s"))
         }
         ActError::Internal { source, error_id } => {
-            tracing::error!(error.id = %error_id, error = %source, "a call of an agent failed");
+            tracing::error!(error.id = %error_id, error = actions::chain(&*source), "a call of an agent failed");
             Status::internal(format!("something failed in the portal (error {error_id})"))
         }
     }

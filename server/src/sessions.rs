@@ -73,8 +73,8 @@ fn end(began: OffsetDateTime, now: OffsetDateTime) -> OffsetDateTime {
     (now + IDLE).min(began + ABSOLUTE)
 }
 
-fn backend(error: impl std::fmt::Display) -> Error {
-    Error::Backend(error.to_string())
+fn backend(error: impl std::error::Error + 'static) -> Error {
+    Error::Backend(actions::chain(&error))
 }
 
 #[async_trait]

@@ -1,6 +1,8 @@
 //! PBXes as their agents report themselves.
 
 use policy::ids::{BatchId, PbxId};
+use policy::safety::{Drift, Withheld};
+use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -21,7 +23,26 @@ pub struct Described {
     pub firewall: String,
 }
 
-/// Keeps the certificate of a PBX and revokes those before it.
+/// Revokes the certificates of a PBX, but for `kept`.
+pub async fn revoke_certificates(
+    tx: &mut TenantTx,
+    pbx: PbxId,
+    kept: Option<&[u8]>,
+    now: OffsetDateTime,
+) -> Result<u64, StoreError> {
+    let done = sqlx::query!(
+        "UPDATE pbx_certificates SET revoked_at = $3
+         WHERE pbx_id = $1 AND revoked_at IS NULL AND fingerprint IS DISTINCT FROM $2",
+        pbx.0,
+        kept,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Keeps the certificate of a PBX.
 pub async fn insert_certificate(
     tx: &mut TenantTx,
     pbx: PbxId,
@@ -30,13 +51,6 @@ pub async fn insert_certificate(
     expires_at: OffsetDateTime,
 ) -> Result<(), StoreError> {
     let tenant = tx.tenant().0;
-    sqlx::query!(
-        "UPDATE pbx_certificates SET revoked_at = $2 WHERE pbx_id = $1 AND revoked_at IS NULL",
-        pbx.0,
-        issued_at
-    )
-    .execute(tx.conn())
-    .await?;
     sqlx::query!(
         "INSERT INTO pbx_certificates (tenant_id, fingerprint, pbx_id, issued_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
         tenant,
@@ -50,21 +64,42 @@ pub async fn insert_certificate(
     Ok(())
 }
 
+/// A PBX whose certificate holds.
+#[derive(Debug, Clone)]
+pub struct Certified {
+    /// Which.
+    pub id: PbxId,
+    /// Its name.
+    pub name: String,
+    /// Its running stream.
+    pub link_id: Option<Uuid>,
+    /// When the certificate was issued.
+    pub issued_at: OffsetDateTime,
+    /// Until when it holds.
+    pub expires_at: OffsetDateTime,
+}
+
 /// The PBX of a certificate that holds: known, not expired, not revoked.
 pub async fn by_certificate(
     tx: &mut TenantTx,
     fingerprint: &[u8],
     now: OffsetDateTime,
-) -> Result<Option<(PbxId, String)>, StoreError> {
+) -> Result<Option<Certified>, StoreError> {
     let row = sqlx::query!(
-        "SELECT p.id, p.name FROM pbx_certificates c JOIN pbxes p ON p.tenant_id = c.tenant_id AND p.id = c.pbx_id
+        "SELECT p.id, p.name, p.link_id, c.issued_at, c.expires_at FROM pbx_certificates c JOIN pbxes p ON p.tenant_id = c.tenant_id AND p.id = c.pbx_id
          WHERE c.fingerprint = $1 AND c.expires_at > $2 AND c.revoked_at IS NULL AND p.revoked_at IS NULL",
         fingerprint,
         now
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(row.map(|row| (row.id.into(), row.name)))
+    Ok(row.map(|row| Certified {
+        id: row.id.into(),
+        name: row.name,
+        link_id: row.link_id,
+        issued_at: row.issued_at,
+        expires_at: row.expires_at,
+    }))
 }
 
 /// An agent's stream begins; it replaces an older one.
@@ -100,40 +135,63 @@ pub async fn disconnected(tx: &mut TenantTx, pbx: PbxId, link_id: Uuid) -> Resul
     Ok(done.rows_affected() == 1)
 }
 
+/// How an agent is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Health {
+    /// Bans in its kernel.
+    pub bans: i64,
+    /// Phones registered.
+    pub registered: i32,
+    /// Reports dropped.
+    pub dropped: i64,
+    /// When all that is never to be blocked was last found in its kernel.
+    pub proven_at: Option<OffsetDateTime>,
+    /// How many ranges that was.
+    pub proven_ranges: i32,
+}
+
 /// An agent is alive; `false` when the stream is no longer the PBX's, or the PBX was revoked or removed.
 pub async fn heard(
     tx: &mut TenantTx,
     pbx: PbxId,
     link_id: Uuid,
-    bans: i64,
-    registered: i32,
-    dropped: i64,
+    health: Health,
     now: OffsetDateTime,
 ) -> Result<bool, StoreError> {
+    let Health { bans, registered, dropped, proven_at, proven_ranges } = health;
     let done = sqlx::query!(
-        "UPDATE pbxes SET last_seen_at = $3, bans = $4, registered = $5, dropped = $6 WHERE id = $1 AND link_id = $2 AND revoked_at IS NULL",
+        "UPDATE pbxes SET last_seen_at = $3, bans = $4, registered = $5, dropped = $6, proven_at = $7, proven_ranges = $8
+         WHERE id = $1 AND link_id = $2 AND revoked_at IS NULL",
         pbx.0,
         link_id,
         now,
         bans,
         registered,
-        dropped
+        dropped,
+        proven_at,
+        proven_ranges
     )
     .execute(tx.conn())
     .await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// The agent has applied a policy.
+/// What the agent found in its firewall that wasn't as it should be.
+pub async fn drifted(tx: &mut TenantTx, pbx: PbxId, drift: &Drift) -> Result<(), StoreError> {
+    sqlx::query!("UPDATE pbxes SET drift = $2 WHERE id = $1", pbx.0, Json(drift) as _).execute(tx.conn()).await?;
+    Ok(())
+}
+
+/// The agent has applied a policy; `None` leaves the time that its last apply took.
 pub async fn policy_applied(
     tx: &mut TenantTx,
     pbx: PbxId,
     revision: i64,
     digest: &[u8],
-    took_us: i64,
+    took_us: Option<i64>,
 ) -> Result<(), StoreError> {
     sqlx::query!(
-        "UPDATE pbxes SET applied_revision = $2, applied_digest = $3, applied_took_us = $4, last_refusal = '' WHERE id = $1",
+        "UPDATE pbxes SET applied_revision = $2, applied_digest = $3, applied_took_us = COALESCE($4, applied_took_us), last_refusal = '' WHERE id = $1",
         pbx.0,
         revision,
         digest,
@@ -149,6 +207,15 @@ pub async fn policy_refused(tx: &mut TenantTx, pbx: PbxId, reason: &str) -> Resu
     let done = sqlx::query!("UPDATE pbxes SET last_refusal = $2 WHERE id = $1 AND last_refusal <> $2", pbx.0, reason)
         .execute(tx.conn())
         .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// What the agent withholds; answers whether that is other than before.
+pub async fn withheld(tx: &mut TenantTx, pbx: PbxId, withheld: &[Withheld]) -> Result<bool, StoreError> {
+    let done =
+        sqlx::query!("UPDATE pbxes SET withheld = $2 WHERE id = $1 AND withheld <> $2", pbx.0, Json(withheld) as _)
+            .execute(tx.conn())
+            .await?;
     Ok(done.rows_affected() == 1)
 }
 

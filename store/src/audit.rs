@@ -40,7 +40,8 @@ pub async fn begin_chain(tx: &mut TenantTx) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Appends a row to the tenant's chain. Writers of one tenant wait for each other here, so call it last.
+/// Appends a row to the tenant's chain. Writers of one tenant wait for each other here, so call it last; see also
+/// [`crate::ban_set::lock`].
 pub async fn append(tx: &mut TenantTx, new: NewAuditRow) -> Result<(), StoreError> {
     let tenant = tx.tenant().0;
     begin_chain(tx).await?;

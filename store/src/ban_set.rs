@@ -34,10 +34,14 @@ pub async fn hold(tx: &mut TenantTx) -> Result<BanSet, StoreError> {
     Ok(BanSet { seq: row.ban_seq, digest: digest(&row.ban_digest) })
 }
 
-/// Where the set stands; until the transaction ends nobody else changes it.
+/// Where the set stands; until the transaction ends nobody else changes it, nor the revision of the tenant's policy. Whoever
+/// changes rows of the tenant's lists comes here first, and to the head of the audit log last: in one order nobody waits
+/// for who waits for him.
 pub async fn lock(tx: &mut TenantTx) -> Result<BanSet, StoreError> {
     let id = tx.tenant().0;
-    let row = sqlx::query!("SELECT ban_seq, ban_digest FROM tenants WHERE id = $1 FOR UPDATE", id)
+    // Not FOR UPDATE: every new row of the tenant asks for KEY SHARE of this one through its foreign key, such as that of the
+    // audit log, which others write while they hold the log's head.
+    let row = sqlx::query!("SELECT ban_seq, ban_digest FROM tenants WHERE id = $1 FOR NO KEY UPDATE", id)
         .fetch_one(tx.conn())
         .await?;
     Ok(BanSet { seq: row.ban_seq, digest: digest(&row.ban_digest) })

@@ -174,11 +174,6 @@ pub async fn count(tx: &mut TenantTx, search: &Search) -> Result<i64, StoreError
     .await?)
 }
 
-/// Ids of the bans that a search finds, at most `limit`.
-pub async fn ids(tx: &mut TenantTx, search: &Search, limit: i64) -> Result<Vec<BanId>, StoreError> {
-    Ok(list(tx, search, None, limit).await?.into_iter().map(|ban| ban.id).collect())
-}
-
 /// One ban, whether it holds or has ended, with its evidence.
 pub async fn by_id(tx: &mut TenantTx, id: BanId) -> Result<Option<(BlockedIp, Vec<EvidenceEvent>)>, StoreError> {
     let row = sqlx::query!(
@@ -240,6 +235,20 @@ pub async fn holding(tx: &mut TenantTx, net: IpNet) -> Result<Option<(BanId, Ban
     .fetch_optional(tx.conn())
     .await?;
     Ok(row.map(|row| (row.id.into(), BanEntry { net: row.net, expires_at: row.expires_at })))
+}
+
+/// The widest network blocked at `now` that holds all of `net`, if any.
+pub async fn covering(tx: &mut TenantTx, net: IpNet, now: OffsetDateTime) -> Result<Option<IpNet>, StoreError> {
+    let NetRange { containing, .. } = NetRange::of(net);
+    Ok(sqlx::query_scalar!(
+        r#"SELECT net AS "net: IpNet" FROM blocked_ips
+           WHERE ended_at IS NULL AND net = ANY ($1) AND (expires_at IS NULL OR expires_at > $2)
+           ORDER BY net LIMIT 1"#,
+        containing as Vec<IpNet>,
+        now
+    )
+    .fetch_optional(tx.conn())
+    .await?)
 }
 
 /// Whether a ban of this id is kept, holding or ended: an agent's ban is stored once.

@@ -18,7 +18,7 @@ pub struct Mail {
     pub body: String,
     /// When it was written.
     pub created_at: OffsetDateTime,
-    /// How often its delivery was tried.
+    /// How often its delivery was tried, this time included; at most [`MOST_TRIES`].
     pub tries: i32,
 }
 
@@ -43,21 +43,30 @@ pub async fn insert(
     Ok(())
 }
 
-/// Takes mails that are due, and puts their next try off to `retry_at`, so that no other node takes them meanwhile.
-pub async fn take_due(store: &Store, now: OffsetDateTime, retry_at: OffsetDateTime) -> Result<Vec<Mail>, StoreError> {
+/// How often the delivery of a mail is tried.
+pub const MOST_TRIES: i32 = 14;
+
+/// Takes the mail that has been due for the longest, and puts its next try off to `retry_at`, so that no other node takes it
+/// meanwhile.
+pub async fn take_due(
+    store: &Store,
+    now: OffsetDateTime,
+    retry_at: OffsetDateTime,
+) -> Result<Option<Mail>, StoreError> {
     let mut tx = store.platform().await?;
-    let mails = sqlx::query_as!(
+    let mail = sqlx::query_as!(
         Mail,
         "UPDATE mails SET next_try_at = $2, tries = tries + 1
-         WHERE id IN (SELECT id FROM mails WHERE sent_at IS NULL AND next_try_at <= $1 AND tries < 12 ORDER BY next_try_at LIMIT 20 FOR UPDATE SKIP LOCKED)
+         WHERE id = (SELECT id FROM mails WHERE sent_at IS NULL AND next_try_at <= $1 AND tries < $3 ORDER BY next_try_at LIMIT 1 FOR UPDATE SKIP LOCKED)
          RETURNING id, recipient, subject, body, created_at, tries",
         now,
-        retry_at
+        retry_at,
+        MOST_TRIES
     )
-    .fetch_all(tx.conn())
+    .fetch_optional(tx.conn())
     .await?;
     tx.commit().await?;
-    Ok(mails)
+    Ok(mail)
 }
 
 /// Marks a mail as sent and forgets its text, which holds a token.

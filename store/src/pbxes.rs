@@ -2,6 +2,8 @@
 
 use policy::ids::PbxId;
 use policy::pbxes::{OFFLINE_AFTER_SECONDS, Pbx, PbxState};
+use policy::safety::{Drift, Withheld};
+use sqlx::types::Json;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -10,7 +12,9 @@ use crate::db::{StoreError, TenantTx};
 /// All PBXes of the tenant by name, with their state at `now`.
 pub async fn list(tx: &mut TenantTx, now: OffsetDateTime) -> Result<Vec<Pbx>, StoreError> {
     let rows = sqlx::query!(
-        "SELECT p.*, t.policy_revision, t.ban_seq FROM pbxes p JOIN tenants t ON t.id = p.tenant_id ORDER BY lower(p.name), p.id"
+        r#"SELECT p.*, p.withheld AS "withheld_changes: Json<Vec<Withheld>>",
+                  p.drift AS "found: Json<Drift>", t.policy_revision, t.ban_seq
+           FROM pbxes p JOIN tenants t ON t.id = p.tenant_id ORDER BY lower(p.name), p.id"#
     )
     .fetch_all(tx.conn())
     .await?;
@@ -46,6 +50,10 @@ pub async fn list(tx: &mut TenantTx, now: OffsetDateTime) -> Result<Vec<Pbx>, St
                 applied_ban_seq: row.applied_ban_seq,
                 applied_took_us: row.applied_took_us,
                 last_refusal: row.last_refusal,
+                withheld: row.withheld_changes.0,
+                proven_at: row.proven_at,
+                proven_ranges: row.proven_ranges,
+                drift: row.found.map(|found| found.0),
                 bans: row.bans,
                 registered: row.registered,
                 dropped: row.dropped,
@@ -130,9 +138,7 @@ pub async fn revoke(tx: &mut TenantTx, id: PbxId, now: OffsetDateTime) -> Result
     )
     .execute(tx.conn())
     .await?;
-    sqlx::query!("UPDATE pbx_certificates SET revoked_at = $2 WHERE pbx_id = $1 AND revoked_at IS NULL", id.0, now)
-        .execute(tx.conn())
-        .await?;
+    crate::agents::revoke_certificates(tx, id, None, now).await?;
     Ok(done.rows_affected() == 1)
 }
 

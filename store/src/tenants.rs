@@ -1,6 +1,7 @@
 //! Tenants: their row, and the revision of their policy.
 
 use policy::detection::DetectionRule;
+use policy::safety::PhoneLossLimit;
 use time::OffsetDateTime;
 
 use crate::db::{StoreError, TenantTx};
@@ -27,10 +28,10 @@ pub async fn raise_revision(tx: &mut TenantTx) -> Result<i64, StoreError> {
 }
 
 /// The revision of the tenant's policy and its detection rule; `None` when there is no such tenant.
-pub async fn policy(tx: &mut TenantTx) -> Result<Option<(i64, DetectionRule)>, StoreError> {
+pub async fn policy(tx: &mut TenantTx) -> Result<Option<(i64, DetectionRule, PhoneLossLimit)>, StoreError> {
     let id = tx.tenant().0;
     let row = sqlx::query!(
-        "SELECT policy_revision, detect_failures, detect_window_seconds, detect_ban_seconds, detect_max_ban_seconds FROM tenants WHERE id = $1",
+        "SELECT policy_revision, detect_failures, detect_window_seconds, detect_ban_seconds, detect_max_ban_seconds, phone_loss_limit_percent FROM tenants WHERE id = $1",
         id
     )
     .fetch_optional(tx.conn())
@@ -42,6 +43,7 @@ pub async fn policy(tx: &mut TenantTx) -> Result<Option<(i64, DetectionRule)>, S
             ban_seconds: row.detect_ban_seconds.unsigned_abs(),
             max_ban_seconds: row.detect_max_ban_seconds.unsigned_abs(),
         };
-        (row.policy_revision, rule)
+        let limit = PhoneLossLimit::try_from(row.phone_loss_limit_percent.unsigned_abs()).unwrap_or_default();
+        (row.policy_revision, rule, limit)
     }))
 }

@@ -83,16 +83,9 @@ async fn make_template(connection: &mut PgConnection, admin: &str) -> String {
 }
 
 fn with_database(url: &str, database: &str) -> String {
-    let (head, tail) = url.rsplit_once('/').map_or((url, ""), |(head, tail)| {
-        // A socket's path in the query holds slashes, too.
-        if head.contains('?') {
-            url.split_once('?').map_or((url, ""), |(base, _)| base.rsplit_once('/').unwrap_or((base, "")))
-        } else {
-            (head, tail)
-        }
-    });
-    let _ = tail;
-    let query = url.split_once('?').map_or(String::new(), |(_, query)| format!("?{query}"));
+    // A socket's path in the query holds slashes, too.
+    let (base, query) = url.split_once('?').map_or((url, String::new()), |(base, query)| (base, format!("?{query}")));
+    let head = base.rsplit_once('/').map_or(base, |(head, _)| head);
     format!("{head}/{database}{query}")
 }
 

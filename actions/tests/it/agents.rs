@@ -3,10 +3,11 @@
 use actions::agents::{self, Agent, Health, Hello};
 use actions::{ActError, ca, pbxes};
 use policy::audit::Outcome;
-use policy::blocked_ips::{BanSource, EvidenceEvent};
+use policy::blocked_ips::{BanSource, BlockedIpFilter, BlockedIpForm, EvidenceEvent};
 use policy::ids::{BanId, BatchId};
 use policy::pbxes::PbxState;
 use policy::reports::{AttemptCount, DetectedBan, ReportEvent};
+use policy::safety::{Change, Withheld};
 use time::Duration;
 use uuid::Uuid;
 
@@ -158,7 +159,14 @@ async fn streams_states_and_answers() {
     assert!(!agents::heartbeat(ctx, &agent, old, Health::default()).await.unwrap());
     agents::disconnected(ctx, &agent, old).await.unwrap();
     assert!(
-        agents::heartbeat(ctx, &agent, new, Health { bans: u64::MAX, registered: u32::MAX, dropped: 3 }).await.unwrap()
+        agents::heartbeat(
+            ctx,
+            &agent,
+            new,
+            Health { bans: i64::MAX, registered: i32::MAX, dropped: 3, ..Health::default() }
+        )
+        .await
+        .unwrap()
     );
     let seen = pbx().await;
     assert_eq!(
@@ -175,7 +183,7 @@ async fn streams_states_and_answers() {
     assert_eq!(portal.audit_rows(&caller).await, rows, "said again, written once");
     agents::policy_refused(ctx, &agent, snapshot.revision, "").await.unwrap();
     assert_eq!(pbx().await.last_refusal, "The agent gave no reason.");
-    agents::policy_applied(ctx, &agent, snapshot.revision, &snapshot.digest(), 900).await.unwrap();
+    agents::policy_applied(ctx, &agent, snapshot.revision, &snapshot.digest(), Some(900)).await.unwrap();
     let seen = pbx().await;
     assert_eq!((seen.applied_revision, seen.last_refusal.as_str()), (seen.wanted_revision, ""));
     assert_eq!(seen.applied_digest, data_encoding::HEXLOWER.encode(&snapshot.digest()));
@@ -271,4 +279,74 @@ async fn another_tenants_bans_are_untouched() {
     assert!(matches!(actions::blocked_ips::show(&portal.ctx, &theirs, ban.id).await, Err(ActError::NotFound)));
     assert_eq!(portal.blocked(&theirs).await.len(), 1);
     assert_eq!(agents::policy(&portal.ctx, &agent).await.unwrap().revision, 1);
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_in_the_second_half_of_its_life() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    let ctx = &portal.ctx;
+    let (_, first) = portal.enrolled(&caller, "hq").await;
+    let agent = agents::identify(ctx, &first).await.unwrap();
+    assert!(refused(agents::renew(ctx, &agent, &csr()).await), "not yet");
+    portal.advance(Duration::days(ca::PBX_CERTIFICATE_DAYS / 2 + 1));
+    assert!(refused(agents::renew(ctx, &agent, "nonsense").await));
+    let unused = der(&agents::renew(ctx, &agent, &csr()).await.unwrap());
+    portal.assert_audited(&caller, "agent/link", Outcome::Done).await;
+    let second = der(&agents::renew(ctx, &agent, &csr()).await.unwrap());
+    let known = async |der: &[u8]| agents::identify(ctx, der).await.is_ok();
+    assert!(known(&first).await && known(&second).await && !known(&unused).await);
+    let renewed = agents::identify(ctx, &second).await.unwrap();
+    assert_eq!(renewed.pbx_id, agent.pbx_id);
+    agents::connected(ctx, &renewed, Uuid::new_v4(), Hello::default()).await.unwrap();
+    assert!(!known(&first).await && known(&second).await, "the old one ends once the new one is used");
+    portal.advance(Duration::days(ca::PBX_CERTIFICATE_DAYS / 2 + 1));
+    assert!(known(&second).await, "longer than the first one would have");
+}
+
+#[tokio::test]
+async fn what_is_withheld_is_shown_and_written_once() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    let agent = portal.agent(&caller, "hq").await;
+    let ctx = &portal.ctx;
+    let withheld = |change| Withheld {
+        change,
+        at: ctx.now(),
+        rolled_back: true,
+        reason: policy::safety::phones_fell(40, 12),
+        lines: vec!["no longer allowed: 203.0.113.0/24".to_owned()],
+    };
+    let both = vec![withheld(Change::Policy(2)), withheld(Change::Ban("198.51.100.0/24".parse().unwrap()))];
+    let hello = Hello { withheld: both.clone(), ..Hello::default() };
+    agents::connected(ctx, &agent, Uuid::new_v4(), hello).await.unwrap();
+    let row = portal.assert_audited(&caller, "agent/link", Outcome::Done).await;
+    assert!(row.details.contains("ban of 198.51.100.0/24: Registered phones fell from 40 to 12."), "{row:?}");
+    let rows = portal.audit_rows(&caller).await;
+    agents::withheld(ctx, &agent, &both).await.unwrap();
+    assert_eq!(portal.audit_rows(&caller).await, rows, "known");
+    assert_eq!(pbxes::list(ctx, &caller).await.unwrap()[0].withheld, both);
+    let enforcement = actions::enforcement::show(ctx, &caller).await.unwrap();
+    assert_eq!((enforcement.enforced, enforcement.refused.len()), (0, 1));
+    agents::withheld(ctx, &agent, &[]).await.unwrap();
+    assert_eq!(portal.audit_rows(&caller).await, rows + 1);
+    assert!(pbxes::list(ctx, &caller).await.unwrap()[0].withheld.is_empty());
+}
+
+#[tokio::test]
+async fn a_report_never_shortens_what_an_administrator_blocks_at_the_same_moment() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    let agent = portal.agent(&caller, "hq").await;
+    for host in 1..=20 {
+        let net = format!("203.0.113.{host}");
+        let form = BlockedIpForm { net: net.clone(), duration: "permanent".to_owned(), reason: "for good".to_owned() };
+        let block = actions::blocked_ips::block(&portal.ctx, &caller, form, true);
+        let (blocked, _) =
+            tokio::join!(block, report(&portal, &agent, vec![ReportEvent::Detected(detected(&portal, &net))]));
+        let blocked = blocked.unwrap();
+        let page = actions::blocked_ips::list(&portal.ctx, &caller, BlockedIpFilter::default(), None).await.unwrap();
+        let ban = page.rows.iter().find(|ban| policy::net::display(&ban.net) == net).unwrap();
+        assert_eq!((ban.id, ban.expires_at), (blocked.id, None), "{net}");
+    }
 }

@@ -1,8 +1,9 @@
 //! Allowed IPs: what is refused and why, what adding one lifts, files all or nothing, ends by themselves.
 
-use actions::{ActError, Caller, allowed_ips, jobs};
+use actions::{ActError, Caller, allowed_ips, blocked_ips, jobs};
 use policy::allowed_ips::AllowedIpForm;
 use policy::audit::Outcome;
+use policy::blocked_ips::BlockedIpForm;
 use time::Duration;
 
 use crate::portal::{Portal, address, field_error};
@@ -98,8 +99,8 @@ async fn domains_search_edit_delete() {
     allowed_ips::edit(&portal.ctx, &caller, id, form("sip.provider.example", "2030-01-02T00:00:00Z"), false)
         .await
         .unwrap();
-    assert_eq!(allowed_ips::delete(&portal.ctx, &caller, vec![id]).await.unwrap(), 1);
-    assert!(matches!(allowed_ips::delete(&portal.ctx, &caller, vec![id]).await, Err(ActError::NotFound)));
+    assert_eq!(allowed_ips::delete(&portal.ctx, &caller, vec![id], false).await.unwrap(), 1);
+    assert!(matches!(allowed_ips::delete(&portal.ctx, &caller, vec![id], false).await, Err(ActError::NotFound)));
     portal.assert_audited(&caller, "allowed_ips/delete", Outcome::Refused).await;
 }
 
@@ -167,4 +168,58 @@ async fn a_file_is_taken_whole_or_not_at_all() {
         .await
         .unwrap();
     assert_eq!((again.added, again.skipped), (0, 3), "what is written out is known when it comes back");
+}
+
+#[tokio::test]
+async fn a_row_of_a_file_makes_the_entry_of_its_target_last_as_long() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    allowed_ips::add(&portal.ctx, &caller, form("203.0.113.9", "2030-01-01T13:00:00Z"), false).await.unwrap();
+    let import = async |ends: &str| {
+        let csv = format!("target,note,expires_at\n203.0.113.9,file,{ends}\n");
+        let added = allowed_ips::import(&portal.ctx, &caller, csv).await.unwrap();
+        (added.added, added.skipped)
+    };
+    assert_eq!(import("2030-01-01T12:30:00Z").await, (0, 1), "it lasts longer as it is");
+    assert_eq!(import("2030-01-02T12:00:00Z").await, (1, 0));
+    assert_eq!(import("").await, (1, 0));
+    let row = portal.assert_audited(&caller, "allowed_ips/import", Outcome::Done).await;
+    assert!(row.details.contains("\"lengthened\":1"), "{}", row.details);
+    assert_eq!(import("2030-01-02T12:00:00Z").await, (0, 1), "forever is longer");
+    portal.advance(Duration::days(2));
+    jobs::expire(&portal.ctx).await.unwrap();
+    assert_eq!(portal.allowed(&caller).await, ["203.0.113.9"]);
+}
+
+/// The administrator is at 203.0.113.50.
+#[tokio::test]
+async fn who_would_cut_himself_off_is_asked() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    let ctx = &portal.ctx;
+    let id = portal.allow(&caller, "203.0.113.50").await.unwrap().id;
+    let delete = async |insist: bool| allowed_ips::delete(ctx, &caller, vec![id], insist).await;
+    let edit = async |target: &str, insist: bool| allowed_ips::edit(ctx, &caller, id, form(target, ""), insist).await;
+
+    let block = BlockedIpForm { net: "203.0.113.0/24".to_owned(), duration: "3600".to_owned(), reason: String::new() };
+    blocked_ips::block(ctx, &caller, block, true).await.unwrap();
+    for warning in [delete(false).await.map(drop), edit("198.51.100.7", false).await.map(drop)] {
+        let Err(ActError::NeedsInsisting(warning)) = warning else { panic!("{warning:?}") };
+        assert!(warning.contains("203.0.113.50") && warning.contains("203.0.113.0/24"), "{warning}");
+    }
+    assert_eq!(portal.allowed(&caller).await, ["203.0.113.50"]);
+    let Err(ActError::NeedsInsisting(both)) = edit("10.0.0.0/8", false).await else { panic!("changed") };
+    assert!(both.contains("/16") && both.contains("203.0.113.50"), "{both}");
+
+    // Shielded by another entry, it is cut off by nothing; nor where it wasn't shielded before.
+    let wider = portal.allow(&caller, "203.0.113.48/29").await.unwrap().id;
+    edit("198.51.100.7", false).await.unwrap();
+    assert!(matches!(
+        allowed_ips::delete(ctx, &caller, vec![id, wider], false).await,
+        Err(ActError::NeedsInsisting(_))
+    ));
+    assert_eq!(delete(false).await.unwrap(), 1);
+    assert_eq!(allowed_ips::delete(ctx, &caller, vec![wider], true).await.unwrap(), 1);
+    let elsewhere = portal.allow(&caller, "198.51.100.8").await.unwrap().id;
+    assert_eq!(allowed_ips::delete(ctx, &caller, vec![elsewhere], false).await.unwrap(), 1);
 }

@@ -115,7 +115,7 @@ async fn something(portal: &Portal, caller: &Caller, agent: &Agent, random: &mut
             let _ = portal.allow(caller, &net).await;
             let allowed = actions::allowed_ips::list(ctx, caller, String::new(), None).await.unwrap();
             let ids = allowed.rows.iter().map(|entry| entry.id).filter(|_| random.below(2) == 0).collect();
-            let _ = actions::allowed_ips::delete(ctx, caller, ids).await;
+            let _ = actions::allowed_ips::delete(ctx, caller, ids, true).await;
         }
     }
 }
@@ -184,7 +184,7 @@ async fn the_policy_s_revision_rises_with_every_change_of_what_is_allowed() {
     let form = policy::allowed_ips::AllowedIpForm { target: "203.0.113.0/29".to_owned(), ..Default::default() };
     actions::allowed_ips::edit(&portal.ctx, &caller, id, form, false).await.unwrap();
     assert_eq!(revision().await, before + 2);
-    actions::allowed_ips::delete(&portal.ctx, &caller, vec![id]).await.unwrap();
+    actions::allowed_ips::delete(&portal.ctx, &caller, vec![id], false).await.unwrap();
     assert_eq!(revision().await, before + 3);
     portal.block(&caller, "192.0.2.1").await.unwrap();
     assert!(portal.allow(&caller, "0.0.0.0/0").await.is_err());

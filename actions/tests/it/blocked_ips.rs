@@ -1,6 +1,7 @@
 //! Blocked IPs: by hand, unblocked one, many and all of a filter, paged, searched.
 
-use actions::{ActError, Caller, blocked_ips, jobs};
+use actions::{ActError, Caller, allowed_ips, blocked_ips, jobs};
+use policy::allowed_ips::AllowedIpForm;
 use policy::audit::Outcome;
 use policy::blocked_ips::{BanSource, BlockedIpFilter, BlockedIpForm};
 use time::Duration;
@@ -106,12 +107,53 @@ async fn unblock_one_many_all_of_a_filter_and_allow() {
     assert!(matches!(portal.block(&caller, "192.0.2.6").await, Err(ActError::NeedsInsisting(_))));
 }
 
+/// For good is what the portal says; an entry that ends is made to last.
+#[tokio::test]
+async fn unblocked_and_allowed_for_good_lasts() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    let ctx = &portal.ctx;
+    let entry = AllowedIpForm {
+        target: "192.0.2.9".to_owned(),
+        note: "trunk".to_owned(),
+        expires_at: "2030-01-01T13:00:00Z".to_owned(),
+    };
+    allowed_ips::add(ctx, &caller, entry, false).await.unwrap();
+    let id = blocked_ips::block(ctx, &caller, form("192.0.2.9", "permanent"), true).await.unwrap().id;
+    assert_eq!(blocked_ips::unblock_and_allow(ctx, &caller, vec![id], "was blocked".to_owned()).await.unwrap(), 1);
+    portal.advance(Duration::DAY);
+    jobs::expire(ctx).await.unwrap();
+    let page = allowed_ips::list(ctx, &caller, String::new(), None).await.unwrap();
+    let kept: Vec<_> = page.rows.iter().map(|entry| (entry.note.as_str(), entry.expires_at)).collect();
+    assert_eq!(kept, [("trunk", None)]);
+}
+
+#[tokio::test]
+async fn more_bans_than_fit_into_one_transaction_are_all_exported_and_all_unblocked() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    portal.fill_with_bans(&caller, 100_001).await;
+    let csv = blocked_ips::export(&portal.ctx, &caller, BlockedIpFilter::default()).await.unwrap();
+    assert_eq!(csv.lines().count(), 100_002);
+    assert_eq!(csv.lines().filter(|line| line.starts_with("address,")).count(), 1);
+    assert!(csv.ends_with('\n') && csv.contains("\n11.1.134.161,"), "the oldest, too");
+    let before = portal.audit_rows(&caller).await;
+    let ended = blocked_ips::unblock_matching(&portal.ctx, &caller, BlockedIpFilter::default()).await.unwrap();
+    assert_eq!(ended, 100_001);
+    assert!(portal.blocked(&caller).await.is_empty());
+    let row = portal.assert_audited(&caller, "blocked_ips/unblock_matching", Outcome::Done).await;
+    assert!(row.details.contains("\"count\":1,"), "{}", row.details);
+    assert_eq!(portal.audit_rows(&caller).await, before + 11, "one for each batch");
+}
+
 /// A very wide network would be allowed without the warning that allowing it by hand gives.
 #[tokio::test]
 async fn a_very_wide_ban_is_not_turned_into_a_very_wide_allowance() {
     let portal = Portal::new().await;
     let caller = portal.tenant("acme").await;
-    let id = portal.block(&caller, "10.0.0.0/8").await.unwrap();
+    assert!(matches!(portal.block(&caller, "10.0.0.0/8").await, Err(ActError::NeedsInsisting(_))), "asked first");
+    let form = BlockedIpForm { net: "10.0.0.0/8".to_owned(), duration: "3600".to_owned(), reason: String::new() };
+    let id = blocked_ips::block(&portal.ctx, &caller, form, true).await.unwrap().id;
     let refused = blocked_ips::unblock_and_allow(&portal.ctx, &caller, vec![id], String::new()).await.unwrap_err();
     assert!(matches!(refused, ActError::Refused(_)), "{refused:?}");
     assert_eq!(portal.blocked(&caller).await, ["10.0.0.0/8"]);

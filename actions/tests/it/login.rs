@@ -1,11 +1,11 @@
 //! From sign-up to a complete login, and everything that must not lead there.
 
-use actions::{ActError, account, password_reset, sign_up, totp};
+use actions::{ActError, Visitor, account, password_reset, sign_up, totp};
 use policy::account::{SignUpForm, Stage};
 use policy::audit::Outcome;
 use time::Duration;
 
-use crate::portal::{PASSWORD, Person, Portal, code_at, field_error, form, visitor};
+use crate::portal::{PASSWORD, Person, Portal, address, code_at, field_error, form, visitor};
 
 /// Logs in up to the password.
 async fn password(portal: &Portal, person: &Person) -> actions::Visitor {
@@ -137,6 +137,81 @@ async fn guesses_at_passwords_have_to_wait_a_little() {
     }
     portal.advance(Duration::seconds(1));
     account::log_in(&portal.ctx, &visitor(None), &ann.email, PASSWORD).await.unwrap();
+}
+
+/// Knowing her e-mail address is not enough to keep somebody out.
+#[tokio::test]
+async fn guesses_from_elsewhere_make_nobody_wait() {
+    let portal = Portal::new().await;
+    let ctx = &portal.ctx;
+    let ann = portal.person("acme").await;
+    sign_up::request(ctx, &visitor(None), form("new")).await.unwrap();
+    let elsewhere = |text: &str| Visitor { address: address(text), login: None };
+    for email in [ann.email.as_str(), "ann@new.example"] {
+        for host in 1..=9 {
+            let guesser = elsewhere(&format!("2001:db8::{host}"));
+            let refused = account::log_in(ctx, &guesser, email, "wrong").await;
+            assert_eq!(matches!(refused, Err(ActError::TooMany { .. })), host == 9, "a /64 is one source");
+        }
+    }
+    account::log_in(ctx, &visitor(None), &ann.email, PASSWORD).await.unwrap();
+    let link = portal.mailed_token("ann@new.example").await;
+    sign_up::verify(ctx, &visitor(None), &link, PASSWORD).await.unwrap();
+}
+
+#[tokio::test]
+async fn guesses_from_everywhere_are_a_few_a_second_at_most() {
+    let portal = Portal::new().await;
+    let ctx = &portal.ctx;
+    let ann = portal.person("acme").await;
+    let mut tx = ctx.store().platform().await.unwrap();
+    for _ in 0..300 {
+        let subject = format!("password {}", ann.email);
+        store::people::count_guess(&mut tx, &subject, ctx.now(), ctx.now() - Duration::HOUR).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    // However many there were, and from a source that is new; what is refused does not count as a try of hers.
+    for _ in 0..20 {
+        let refused = account::log_in(ctx, &visitor(None), &ann.email, PASSWORD).await;
+        assert!(matches!(refused, Err(ActError::TooMany { retry_after_seconds: 2 })), "{refused:?}");
+    }
+    portal.advance(Duration::seconds(1));
+    account::log_in(ctx, &visitor(None), &ann.email, PASSWORD).await.unwrap();
+}
+
+/// Whoever knows the password can make its owner wait at the second factor, until she sets another one.
+#[tokio::test]
+async fn a_new_password_ends_the_wait_for_codes() {
+    let portal = Portal::new().await;
+    let ctx = &portal.ctx;
+    let ann = portal.person("acme").await;
+    let waiting = password(&portal, &ann).await;
+    portal.advance(Duration::minutes(1));
+    for _ in 0..5 {
+        field_error(account::log_in_code(ctx, &waiting, "000000").await, "code");
+    }
+    let refused = account::log_in_code(ctx, &waiting, &ann.code(&portal)).await;
+    assert!(matches!(refused, Err(ActError::TooMany { .. })));
+    password_reset::request(ctx, &visitor(None), &ann.email).await.unwrap();
+    let link = portal.mailed_token(&ann.email).await;
+    password_reset::reset(ctx, &visitor(None), &link, "amber kettle walks north").await.unwrap();
+    account::log_in_code(ctx, &waiting, &ann.code(&portal)).await.unwrap();
+}
+
+/// Mail to an address is bounded by kind: signing up in her name does not keep the link for a new password away.
+#[tokio::test]
+async fn one_kind_of_mail_does_not_keep_another_away() {
+    let portal = Portal::new().await;
+    let ctx = &portal.ctx;
+    let ann = portal.person("acme").await;
+    for n in 0..10 {
+        let again = SignUpForm { email: ann.email.clone(), ..form(&format!("other-{n}")) };
+        sign_up::request(ctx, &visitor(None), again).await.unwrap();
+    }
+    password_reset::request(ctx, &visitor(None), &ann.email).await.unwrap();
+    let mails = store::mails::newest(ctx.store(), 20).await.unwrap();
+    let told = mails.iter().filter(|mail| mail.subject.starts_with("You have")).count();
+    assert_eq!((mails[0].subject.as_str(), told), ("Set a new password", 4));
 }
 
 /// Whether an e-mail address is known shows nowhere.

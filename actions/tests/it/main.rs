@@ -3,9 +3,11 @@
 
 mod agents;
 mod allowed_ips;
+mod at_once;
 mod audit;
 mod ban_sync;
 mod blocked_ips;
+mod jobs;
 mod login;
 mod pbxes;
 mod permissions;

@@ -24,7 +24,7 @@ async fn attempt(portal: &Portal, caller: &Caller, operation: &str) -> ActError 
         "pbxes/remove" => pbxes::remove(ctx, caller, PbxId(id)).await,
         "allowed_ips/add" => allowed_ips::add(ctx, caller, allow, true).await.map(drop),
         "allowed_ips/edit" => allowed_ips::edit(ctx, caller, AllowedIpId(id), allow, true).await.map(drop),
-        "allowed_ips/delete" => allowed_ips::delete(ctx, caller, vec![AllowedIpId(id)]).await.map(drop),
+        "allowed_ips/delete" => allowed_ips::delete(ctx, caller, vec![AllowedIpId(id)], false).await.map(drop),
         "allowed_ips/allow_my_address" => allowed_ips::allow_my_address(ctx, caller).await.map(drop),
         "allowed_ips/import" => allowed_ips::import(ctx, caller, "192.0.2.1".to_owned()).await.map(drop),
         "blocked_ips/block" => blocked_ips::block(ctx, caller, block, true).await.map(drop),
@@ -92,7 +92,7 @@ async fn another_tenants_ids_are_not_there() {
     let form = AllowedIpForm { target: "192.0.2.1".to_owned(), ..AllowedIpForm::default() };
     let results = [
         ("allowed_ips/edit", allowed_ips::edit(ctx, &ours, allowed, form, true).await.map(drop)),
-        ("allowed_ips/delete", allowed_ips::delete(ctx, &ours, vec![allowed]).await.map(drop)),
+        ("allowed_ips/delete", allowed_ips::delete(ctx, &ours, vec![allowed], false).await.map(drop)),
         ("blocked_ips/show", blocked_ips::show(ctx, &ours, ban).await.map(drop)),
         ("blocked_ips/unblock", blocked_ips::unblock(ctx, &ours, vec![ban]).await.map(drop)),
         (

@@ -17,15 +17,19 @@ impl Engine {
     pub(super) async fn on_pbx(&mut self, event: PbxEvent) {
         match event {
             PbxEvent::Security(event, received) => self.on_security(&event, received).await,
-            PbxEvent::Registered(count) => self.registered = count,
+            PbxEvent::Registered(count, phones) => {
+                self.registered = Some((count, phones));
+                self.judge().await;
+            }
             PbxEvent::Up(version) => {
+                self.phones_unknown();
                 self.pbx_version = version;
                 self.pbx_down_because.clear();
                 self.publish_hello();
             }
             PbxEvent::Down(why) => {
                 self.pbx_down_because = why;
-                self.registered = 0;
+                self.phones_unknown();
             }
         }
     }

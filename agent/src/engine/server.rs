@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use policy::bans::BanDigest;
 use policy::ids::BatchId;
+use policy::safety::{self, Change, TRIES};
 use policy::snapshot::PolicySnapshot;
 use proto::convert::{BansApplied, FromAgent, FromServer, PolicyApplied, PolicyRefused, ReportAck};
 use time::Duration;
@@ -13,7 +15,7 @@ use tracing::{error, info, warn};
 use super::{Engine, took};
 use crate::bans::Synced;
 use crate::link::{LinkEvent, Outbound};
-use crate::state::Record;
+use crate::state::{POLICY_FILE, Record};
 
 /// Batches that may be on their way at once.
 const IN_FLIGHT: usize = 8;
@@ -46,8 +48,12 @@ impl Uplink {
         &self.down_because
     }
 
-    fn send(&self, message: &FromAgent) -> bool {
+    pub(super) fn send(&self, message: &FromAgent) -> bool {
         self.link.as_ref().is_some_and(|link| link.send(message))
+    }
+
+    pub(super) fn close(&self) {
+        self.link.iter().for_each(Outbound::close);
     }
 }
 
@@ -56,11 +62,15 @@ impl Engine {
         match event {
             LinkEvent::Up(link) => {
                 self.uplink = Uplink { link: Some(link), ..Uplink::default() };
+                self.try_bans_again().await;
                 self.report_bans();
                 self.send_reports();
             }
             LinkEvent::Down(why) => self.uplink = Uplink { down_because: why, ..Uplink::default() },
-            LinkEvent::Message(message, received) => self.on_message(message, received).await,
+            LinkEvent::Message(message, received) => {
+                self.heard(received);
+                self.on_message(message, received).await;
+            }
         }
     }
 
@@ -82,7 +92,8 @@ impl Engine {
                     }
                 }
             }
-            FromServer::Heartbeat(_) => {}
+            // The link itself answers to the second.
+            FromServer::Heartbeat(_) | FromServer::Renewed(_) => {}
             FromServer::Policy(policy) => self.on_policy(policy, received).await,
             FromServer::BanSnapshot(part) => {
                 let synced = self.book.snapshot(part);
@@ -113,9 +124,29 @@ impl Engine {
 
     /// Applies the whole policy, or stays on the one before and says why.
     async fn on_policy(&mut self, policy: PolicySnapshot, received: Instant) {
-        let (revision, digest) = (policy.revision, policy.digest());
+        let revision = policy.revision;
+        if self.refuses_still(&policy) {
+            self.say_policy_in_force();
+            self.tell_withheld();
+            return;
+        }
+        let (allowed, coverage) = (self.allowed.clone(), self.coverage.clone());
         let before = self.policy.replace(policy);
         self.set_allowed();
+        // What only lets more in can't cut anybody off.
+        let kept: BTreeSet<IpNet> = self.allowed.iter().map(|entry| entry.net).collect();
+        let takes_away = allowed.iter().any(|entry| !kept.contains(&entry.net));
+        if let Some(policy) = &self.policy
+            && let Some(why) = self.phones_against(&coverage, policy)
+        {
+            let lines = safety::differences(before.as_ref(), policy);
+            self.policy = before;
+            self.set_allowed();
+            self.withhold(Change::Policy(revision), false, why, lines, TRIES);
+            self.say_policy_in_force();
+            self.tell_withheld();
+            return;
+        }
         let mut loaded = self.firewall.load_allowed(&self.allowed, self.clock.now()).await;
         if loaded.is_err() {
             loaded = self.firewall.load(&self.allowed, &self.book.entries(), self.clock.now()).await;
@@ -130,13 +161,41 @@ impl Engine {
         let took_us = took(received);
         if let Some(policy) = &self.policy {
             self.detector.set_rule(policy.detection);
-            if let Err(error) = self.state.keep_policy(policy) {
-                error!(%error, revision, "The policy could not be kept on disk; after a restart the one before would hold");
-            }
         }
+        if takes_away {
+            self.try_policy(before);
+        }
+        self.keep_policy();
+        self.forget_what_is_gone();
         self.publish_hello();
         info!(policy.revision = revision, took_us, "A policy is in force");
-        self.uplink.send(&FromAgent::PolicyApplied(PolicyApplied { revision, digest, took_us }));
+        self.say_policy(took_us);
+        self.prove().await;
+    }
+
+    pub(super) fn keep_policy(&self) {
+        let kept = self.policy.as_ref().map_or_else(
+            || {
+                self.state.remove(POLICY_FILE);
+                Ok(())
+            },
+            |policy| self.state.keep_policy(policy),
+        );
+        if let Err(error) = kept {
+            error!(%error, "The policy could not be kept on disk; after a restart the one before would hold");
+        }
+    }
+
+    /// Tells which policy is in force, when it isn't the one that was sent.
+    pub(super) fn say_policy_in_force(&self) {
+        self.say_policy(0);
+    }
+
+    fn say_policy(&self, took_us: u64) {
+        if let Some(policy) = &self.policy {
+            let (revision, digest) = (policy.revision, policy.digest());
+            self.uplink.send(&FromAgent::PolicyApplied(PolicyApplied { revision, digest, took_us }));
+        }
     }
 
     async fn on_synced(&mut self, synced: Synced, received: Instant) {
@@ -146,11 +205,13 @@ impl Engine {
             Synced::Applied(changes) => (changes, false),
             Synced::Broken(changes) => (changes, true),
         };
+        let changes = self.spare_phones(changes);
         let enforced = if changes.len() > CHANGES_MAX { self.reload().await } else { self.enforce(&changes).await };
         if let Err(refused) = enforced {
             // No answer: the server shows this PBX as behind, which it is. The next second tries again.
             error!(error = %refused, "Changes of bans are not in the kernel yet");
         }
+        self.try_bans(&changes);
         self.publish_hello();
         if broken {
             if !std::mem::replace(&mut self.uplink.resyncing, true) {

@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use async_trait::async_trait;
 use ipnet::IpNet;
 use policy::bans::{BanChange, BanEntry};
-use policy::ruleset::{Ruleset, Verdict};
+use policy::ruleset::{Coverage, Ruleset, Verdict};
 use time::OffsetDateTime;
 
-use super::{Firewall, FirewallError, Inspection, live};
+use super::{Firewall, FirewallError, Inspection};
 
 /// Remembers what a real firewall would enforce.
 #[derive(Debug, Clone, Default)]
@@ -54,15 +54,16 @@ impl Firewall for Memory {
                 BanChange::Remove(net) => self.bans.remove(net),
             };
         }
-        self.bans.retain(|_, entry| live(entry, now));
+        self.bans.retain(|_, entry| entry.holds(now));
         Ok(())
     }
 
     async fn inspect(&mut self, now: OffsetDateTime) -> Result<Inspection, FirewallError> {
+        let allowed = Coverage::of(self.allowed.iter().filter(|entry| entry.holds(now)));
         Ok(Inspection {
-            complete: true,
-            allowed: self.allowed.iter().filter(|entry| live(entry, now)).count(),
-            bans: self.bans.values().filter(|entry| live(entry, now)).count(),
+            allowed: allowed.spans().iter().map(|span| (span.first, span.last)).collect(),
+            bans: self.bans.values().filter(|entry| entry.holds(now)).count(),
+            ..Inspection::default()
         })
     }
 }

@@ -2,10 +2,11 @@
 //! of the machine before it adds one address. Layouts: `linux/netlink.h`,
 //! `linux/netfilter/nfnetlink.h`, `linux/netfilter/nf_tables.h`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use policy::ruleset;
 use rustix::io::Errno;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
@@ -23,6 +24,8 @@ const NLMSG_DONE: u16 = 3;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const SUBSYS_NFTABLES: u16 = 10;
+const NEWSET: u16 = (SUBSYS_NFTABLES << 8) + 9;
+const GETSET: u16 = (SUBSYS_NFTABLES << 8) + 10;
 const NEWSETELEM: u16 = (SUBSYS_NFTABLES << 8) + 12;
 const GETSETELEM: u16 = (SUBSYS_NFTABLES << 8) + 13;
 const DELSETELEM: u16 = (SUBSYS_NFTABLES << 8) + 14;
@@ -120,8 +123,66 @@ impl Netlink {
         refused.map_or(Ok(()), |errno| Err(FirewallError::Kernel(errno)))
     }
 
+    /// Whether a set is there. Doesn't look at its elements.
+    pub(super) fn has_set(&mut self, set: &'static str) -> Result<bool, FirewallError> {
+        let mut request = Vec::with_capacity(64);
+        self.message(&mut request, GETSET, NLM_F_REQUEST, FAMILY_INET, 0, |body| {
+            string(body, LIST_TABLE, TABLE_NAME);
+            string(body, LIST_SET, set);
+        });
+        let asked = self.sequence;
+        rustix::net::send(&self.socket, &request, SendFlags::empty()).map_err(FirewallError::Kernel)?;
+        loop {
+            let datagram = self.receive()?;
+            for (kind, _, body) in Messages(&datagram).filter(|(_, sequence, _)| *sequence == asked) {
+                match (kind, word(body).map(u32::cast_signed)) {
+                    (NEWSET, _) => return Ok(true),
+                    (NLMSG_ERROR, Some(code)) => {
+                        return match Errno::from_raw_os_error(-code) {
+                            Errno::NOENT => Ok(false),
+                            other => Err(FirewallError::Kernel(other)),
+                        };
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// How many elements a set holds; of an interval set, how many intervals.
     pub(super) fn count(&mut self, set: &'static str) -> Result<usize, FirewallError> {
+        let mut count = 0;
+        self.elements(set, |_, end| count += usize::from(!end))?;
+        Ok(count)
+    }
+
+    /// The ranges of an interval set, sorted, first and last address of each.
+    pub(super) fn ranges(&mut self, set: &'static str) -> Result<Vec<(IpAddr, IpAddr)>, FirewallError> {
+        let mut bounds = Vec::new();
+        self.elements(set, |key, end| bounds.extend(key.map(|key| (key, end))))?;
+        // An end comes before a beginning at the same address: it is the first address behind its interval.
+        bounds.sort_unstable_by_key(|(key, end)| (*key, !end));
+        let mut ranges: Vec<(IpAddr, IpAddr)> = Vec::new();
+        let mut open = None;
+        for (key, end) in bounds {
+            if end {
+                let before = ruleset::previous(key);
+                ranges.extend(Option::take(&mut open).zip(before));
+            } else {
+                open = Some(key);
+            }
+        }
+        // One that reaches the last address of all has no end.
+        ranges.extend(open.map(|first| (first, last_of_all(first))));
+        Ok(ranges)
+    }
+
+    /// Goes through the elements of a set: the key, and whether it ends an interval.
+    fn elements(
+        &mut self,
+        set: &'static str,
+        mut visit: impl FnMut(Option<IpAddr>, bool),
+    ) -> Result<(), FirewallError> {
         let mut request = Vec::with_capacity(64);
         self.message(&mut request, GETSETELEM, NLM_F_REQUEST | NLM_F_DUMP, FAMILY_INET, 0, |body| {
             string(body, LIST_TABLE, TABLE_NAME);
@@ -129,20 +190,18 @@ impl Netlink {
         });
         let asked = self.sequence;
         rustix::net::send(&self.socket, &request, SendFlags::empty()).map_err(FirewallError::Kernel)?;
-        let mut count = 0;
         loop {
             let datagram = self.receive()?;
-            for (kind, sequence, body) in Messages(&datagram) {
-                if sequence != asked {
-                    continue;
-                }
+            for (kind, _, body) in Messages(&datagram).filter(|(_, sequence, _)| *sequence == asked) {
                 match kind {
-                    NLMSG_DONE => return Ok(count),
+                    NLMSG_DONE => return Ok(()),
                     NLMSG_ERROR => {
                         let code = word(body).ok_or(FirewallError::Protocol("short answer"))?.cast_signed();
                         return Err(FirewallError::Kernel(Errno::from_raw_os_error(-code)));
                     }
-                    NEWSETELEM => count += body.get(4..).map_or(0, starts_in),
+                    NEWSETELEM => list(body.get(4..).unwrap_or_default()).for_each(|element| {
+                        visit(key(element), ends(element));
+                    }),
                     _ => {}
                 }
             }
@@ -273,18 +332,37 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// Elements in a list that don't end an interval.
-fn starts_in(body: &[u8]) -> usize {
-    let ends = |element: &[u8]| {
-        Attributes(element).any(|(kind, value)| {
-            kind == ELEM_FLAGS && value.try_into().is_ok_and(|bytes| u32::from_be_bytes(bytes) & INTERVAL_END != 0)
-        })
-    };
+/// The elements of a message.
+fn list(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     Attributes(body)
         .filter(|(kind, _)| *kind == LIST_ELEMENTS)
         .flat_map(|(_, list)| Attributes(list))
-        .filter(|(kind, element)| *kind == LIST_ELEM && !ends(element))
-        .count()
+        .filter(|(kind, _)| *kind == LIST_ELEM)
+        .map(|(_, element)| element)
+}
+
+/// Whether an element ends an interval.
+fn ends(element: &[u8]) -> bool {
+    Attributes(element).any(|(kind, value)| {
+        kind == ELEM_FLAGS && value.try_into().is_ok_and(|bytes| u32::from_be_bytes(bytes) & INTERVAL_END != 0)
+    })
+}
+
+fn key(element: &[u8]) -> Option<IpAddr> {
+    let (_, key) = Attributes(element).find(|(kind, _)| *kind == ELEM_KEY)?;
+    let (_, value) = Attributes(key).find(|(kind, _)| *kind == DATA_VALUE)?;
+    match value.len() {
+        4 => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(value).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+fn last_of_all(of: IpAddr) -> IpAddr {
+    match of {
+        IpAddr::V4(_) => Ipv4Addr::BROADCAST.into(),
+        IpAddr::V6(_) => Ipv6Addr::from_bits(u128::MAX).into(),
+    }
 }
 
 pub(super) fn word(bytes: &[u8]) -> Option<u32> {

@@ -20,22 +20,39 @@ const CFG_QTHRESH: u16 = 5;
 const CMD_BIND: u8 = 1;
 const COPY_PACKET: u8 = 2;
 const PAYLOAD: u16 = 9;
-/// Of each packet; a SIP response of Asterisk fits.
-const COPY_BYTES: u32 = 2_048;
+/// Of each packet: all of it, since an attacker may put much in front of what matters.
+const COPY_BYTES: u32 = 0xffff;
 const GROUP: u16 = 5_060;
 
-/// The rules that hand out copies of our SIP challenges over UDP: "SIP/2.0 401" or "SIP/2.0 407" at the beginning of what is sent.
-/// A table of its own: where the kernel can't log, blocking must not suffer.
+/// The rules that hand out copies of our SIP challenges over UDP ("SIP/2.0 401" or "SIP/2.0 407" at the beginning of what is sent), and of
+/// what those who were challenged send to that port while the challenge lives: of each at most 200 a second, so that none drowns the
+/// others, and whoever guesses faster than that is banned by what was seen. A table of its own: where the kernel can't log, blocking
+/// must not suffer.
 const RULES: &str = "\
 add table inet ringfence_watch
 delete table inet ringfence_watch
 add table inet ringfence_watch
+add set inet ringfence_watch ports { type inet_service; size 64; flags dynamic,timeout; timeout 1h; }
+add set inet ringfence_watch challenged4 { type ipv4_addr; size 262144; flags dynamic,timeout; timeout 40s; }
+add set inet ringfence_watch challenged6 { type ipv6_addr; size 262144; flags dynamic,timeout; timeout 40s; }
+add set inet ringfence_watch rate4 { type ipv4_addr; size 262144; flags dynamic,timeout; timeout 10s; }
+add set inet ringfence_watch rate6 { type ipv6_addr; size 262144; flags dynamic,timeout; timeout 10s; }
+add chain inet ringfence_watch challenge
+add rule inet ringfence_watch challenge update @ports { udp sport }
+add rule inet ringfence_watch challenge update @challenged4 { ip daddr }
+add rule inet ringfence_watch challenge update @challenged6 { ip6 daddr }
+add rule inet ringfence_watch challenge log group 5060
 add chain inet ringfence_watch challenges { type filter hook output priority 300; policy accept; }
-add rule inet ringfence_watch challenges meta l4proto udp @th,64,88 0x5349502f322e3020343031 log group 5060
-add rule inet ringfence_watch challenges meta l4proto udp @th,64,88 0x5349502f322e3020343037 log group 5060
+add rule inet ringfence_watch challenges meta l4proto udp @th,64,88 0x5349502f322e3020343031 jump challenge
+add rule inet ringfence_watch challenges meta l4proto udp @th,64,88 0x5349502f322e3020343037 jump challenge
+add chain inet ringfence_watch answers { type filter hook input priority -200; policy accept; }
+add rule inet ringfence_watch answers udp dport @ports ip saddr @challenged4 update @rate4 { ip saddr limit rate 200/second burst 50 packets } log group 5060
+add rule inet ringfence_watch answers udp dport @ports ip6 saddr @challenged6 update @rate6 { ip6 saddr limit rate 200/second burst 50 packets } log group 5060
 ";
+/// Room for a message with the largest packet.
+const BUFFER: usize = 128 * 1024;
 
-/// The challenges that this machine sends, as IP packets.
+/// The challenges that this machine sends and what comes back, as IP packets.
 #[derive(Debug)]
 pub struct PacketLog {
     socket: OwnedFd,
@@ -77,7 +94,7 @@ impl PacketLog {
 
     /// Waits a moment for packets and hands each to `take`, from its IP header on.
     pub fn read(&self, buffer: &mut Vec<u8>, mut take: impl FnMut(&[u8])) -> Result<(), FirewallError> {
-        buffer.resize(64 * 1024, 0);
+        buffer.resize(BUFFER, 0);
         let length = match self.receive(buffer) {
             // Nothing came; or more came than there was room for, and some are lost.
             Err(FirewallError::Kernel(Errno::AGAIN | Errno::INTR | Errno::NOBUFS)) => return Ok(()),

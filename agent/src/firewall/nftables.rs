@@ -1,7 +1,7 @@
 //! Enforcement by the kernel: one table of our own, loaded whole by `nft -f`; single bans over nfnetlink. Nobody else's rules are touched,
 //! and nothing is taken out when the agent stops.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 
 use async_trait::async_trait;
@@ -9,16 +9,17 @@ use ipnet::IpNet;
 use policy::bans::{BanChange, BanEntry};
 use policy::ruleset::{self, Coverage, Span};
 use rustix::io::Errno;
+use serde::Deserialize;
 use time::OffsetDateTime;
 use tokio::io::AsyncWriteExt as _;
 
 use super::netlink::{Action, Change, Netlink};
-use super::render::{self, Home, RULE_COUNT, SETS, TABLE};
-use super::{Firewall, FirewallError, Inspection, live};
+use super::render::{self, Home, RULE_COUNT, SETS};
+use super::{Firewall, FirewallError, Inspection};
 
 /// More changed intervals than this are loaded as a whole.
 const INTERVAL_CHANGES_MAX: usize = 200;
-/// More changes than this at once are not worth single transactions.
+/// How often a ban is tried that may run out or appear in between.
 const TRIES: usize = 4;
 
 /// The kernel's firewall.
@@ -29,25 +30,28 @@ pub struct Nftables {
     nets: BTreeMap<IpNet, BanEntry>,
     /// What the interval sets were last told.
     spans: Vec<Span>,
+    /// How the kernel lists the table, without elements, as it was loaded.
+    loaded: String,
 }
 
 impl Nftables {
     /// Connects to the kernel. Changes nothing yet.
     pub fn open() -> Result<Self, FirewallError> {
-        Ok(Self { netlink: Netlink::open()?, nets: BTreeMap::new(), spans: Vec::new() })
+        Ok(Self { netlink: Netlink::open()?, nets: BTreeMap::new(), spans: Vec::new(), loaded: String::new() })
     }
 
-    fn apply_hashed(&mut self, change: &BanChange, now: OffsetDateTime) -> Result<(), FirewallError> {
+    /// Answers a set in which nothing was found to delete.
+    fn apply_hashed(&mut self, change: &BanChange, now: OffsetDateTime) -> Result<Option<&'static str>, FirewallError> {
         let (net, entry) = match change {
-            BanChange::Add(entry) => (entry.net, Some(entry).filter(|entry| live(entry, now))),
+            BanChange::Add(entry) => (entry.net, Some(entry).filter(|entry| entry.holds(now))),
             BanChange::Remove(net) => (*net, None),
         };
-        let Home::Hash(set, key) = render::home(net) else { return Ok(()) };
+        let Home::Hash(set, key) = render::home(net) else { return Ok(None) };
         let delete = Change { set, key, end: false, action: Action::Delete };
         let Some(entry) = entry else {
             return match self.netlink.commit(&[delete]) {
-                Err(FirewallError::Kernel(Errno::NOENT)) => self.exists(set),
-                other => other,
+                Err(FirewallError::Kernel(Errno::NOENT)) => Ok(Some(set)),
+                other => other.map(|()| None),
             };
         };
         let add = Change { action: Action::Add { timeout_ms: render::timeout_ms(entry.expires_at, now) }, ..delete };
@@ -55,19 +59,14 @@ impl Nftables {
         for _ in 0..TRIES {
             match self.netlink.commit(&[add]) {
                 Err(FirewallError::Kernel(Errno::EXIST)) => {}
-                other => return other,
+                other => return other.map(|()| None),
             }
             match self.netlink.commit(&[delete, add]) {
                 Err(FirewallError::Kernel(Errno::NOENT)) => {}
-                other => return other,
+                other => return other.map(|()| None),
             }
         }
         Err(FirewallError::Kernel(Errno::AGAIN))
-    }
-
-    /// "Not there" is said of a missing element and of a missing table alike; only the first is fine.
-    fn exists(&mut self, set: &'static str) -> Result<(), FirewallError> {
-        self.netlink.count(set).map(drop)
     }
 
     async fn apply_intervals(&mut self, changes: &[&BanChange], now: OffsetDateTime) -> Result<(), FirewallError> {
@@ -77,7 +76,7 @@ impl Nftables {
                 BanChange::Remove(net) => self.nets.remove(net),
             };
         }
-        self.nets.retain(|_, entry| live(entry, now));
+        self.nets.retain(|_, entry| entry.holds(now));
         let wanted = Coverage::of(self.nets.values());
         let (gone, new) = difference(&self.spans, wanted.spans());
         let small = gone.len() + new.len() <= INTERVAL_CHANGES_MAX;
@@ -115,10 +114,11 @@ impl Firewall for Nftables {
         nft(&render::whole(allowed, bans, now)).await?;
         self.nets = bans
             .iter()
-            .filter(|entry| live(entry, now) && render::home(entry.net) == Home::Interval)
+            .filter(|entry| entry.holds(now) && render::home(entry.net) == Home::Interval)
             .map(|entry| (entry.net, *entry))
             .collect();
         self.spans = Coverage::of(self.nets.values()).spans().to_vec();
+        self.loaded = listing().await?;
         Ok(())
     }
 
@@ -131,8 +131,15 @@ impl Firewall for Nftables {
             let (BanChange::Add(BanEntry { net, .. }) | BanChange::Remove(net)) = change;
             render::home(*net) != Home::Interval
         });
+        let mut missed = BTreeSet::new();
         for change in hashed {
-            self.apply_hashed(change, now)?;
+            missed.extend(self.apply_hashed(change, now)?);
+        }
+        // "Not there" is said of a missing element and of a missing table alike; only the first is fine.
+        for set in missed {
+            if !self.netlink.has_set(set)? {
+                return Err(FirewallError::Kernel(Errno::NOENT));
+            }
         }
         if !intervals.is_empty() {
             self.apply_intervals(&intervals, now).await?;
@@ -141,21 +148,79 @@ impl Firewall for Nftables {
     }
 
     async fn inspect(&mut self, _now: OffsetDateTime) -> Result<Inspection, FirewallError> {
-        let mut found = Inspection { complete: true, ..Inspection::default() };
+        let mut found = Inspection { ahead: filters_before_us().await?, ..Inspection::default() };
         for (set, _, _) in SETS {
-            match self.netlink.count(set) {
-                Ok(count) if set.starts_with("allow") => found.allowed += count,
-                Ok(count) => found.bans += count,
-                Err(FirewallError::Kernel(Errno::NOENT)) => return Ok(Inspection::default()),
-                Err(error) => return Err(error),
+            let read = if set.starts_with("allow") {
+                self.netlink.ranges(set).map(|ranges| found.allowed.extend(ranges))
+            } else {
+                self.netlink.count(set).map(|count| found.bans += count)
+            };
+            match read {
+                Err(FirewallError::Kernel(Errno::NOENT)) => found.problems.push(format!("the set {set} is gone")),
+                other => other?,
             }
         }
-        // Terse: without the elements.
-        let listing = run(&["-t", "list", "table", "inet", render::TABLE_NAME], "").await?;
+        if !found.problems.is_empty() {
+            return Ok(found);
+        }
+        let listing = listing().await?;
         let rules = listing.lines().filter(|line| line.ends_with(" accept") || line.ends_with(" drop")).count();
-        found.complete = rules == RULE_COUNT && listing.starts_with(&format!("table {TABLE}"));
+        if rules != RULE_COUNT || (!self.loaded.is_empty() && listing != self.loaded) {
+            found.problems.push("somebody has changed the rules of our table".to_owned());
+        }
         Ok(found)
     }
+}
+
+/// Our table as the kernel lists it, without elements and without what its counters say.
+async fn listing() -> Result<String, FirewallError> {
+    let listing = run(&["-t", "list", "table", "inet", render::TABLE_NAME], "").await?;
+    let line = |line: &str| match line.split_once("counter packets ") {
+        Some((before, after)) => {
+            format!(
+                "{before}counter {}\n",
+                after.split_once(" bytes ").and_then(|(_, rest)| rest.split_once(' ')).map_or("", |(_, rest)| rest)
+            )
+        }
+        None => format!("{line}\n"),
+    };
+    Ok(listing.lines().map(line).collect())
+}
+
+/// Chains of others that see packets before ours does.
+async fn filters_before_us() -> Result<Vec<String>, FirewallError> {
+    #[derive(Deserialize)]
+    struct Listing {
+        nftables: Vec<Object>,
+    }
+    #[derive(Deserialize)]
+    struct Object {
+        chain: Option<Chain>,
+    }
+    #[derive(Deserialize)]
+    struct Chain {
+        family: String,
+        table: String,
+        name: String,
+        #[serde(default)]
+        hook: String,
+        #[serde(default)]
+        prio: i64,
+    }
+    let text = run(&["-j", "list", "chains"], "").await?;
+    let listing: Listing = serde_json::from_str(&text).map_err(|_| FirewallError::Protocol("the list of chains"))?;
+    let before = |chain: &Chain| match chain.hook.as_str() {
+        "ingress" => true,
+        "prerouting" => chain.prio < render::PRIORITY,
+        _ => false,
+    };
+    let chains = listing.nftables.into_iter().filter_map(|object| object.chain);
+    Ok(chains
+        .filter(|chain| before(chain))
+        .map(|Chain { family, table, name, .. }| {
+            format!("the chain {name} of the table {family} {table} comes before ours")
+        })
+        .collect())
 }
 
 /// What of `old` isn't in `new`, and the other way round. Both are sorted.

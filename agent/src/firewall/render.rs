@@ -12,12 +12,12 @@ use policy::net;
 use policy::ruleset::{Coverage, Span};
 use time::OffsetDateTime;
 
-use super::live;
-
 /// The table that is ours alone.
 pub(super) const TABLE: &str = "inet ringfence";
 /// The table's name without its family.
 pub(super) const TABLE_NAME: &str = "ringfence";
+/// Where in the hook our chain stands: before connection tracking.
+pub(super) const PRIORITY: i64 = -300;
 /// All sets: name, type, flags.
 pub(super) const SETS: [(&str, &str, &str); 7] = [
     ("allow4", "ipv4_addr", "interval, timeout"),
@@ -74,14 +74,14 @@ pub(super) fn whole(allowed: &[BanEntry], bans: &[BanEntry], now: OffsetDateTime
     }
     push(
         &mut text,
-        format_args!("add chain {TABLE} guard {{ type filter hook prerouting priority -300; policy accept; }}"),
+        format_args!("add chain {TABLE} guard {{ type filter hook prerouting priority {PRIORITY}; policy accept; }}"),
     );
     for rule in RULES {
         push(&mut text, format_args!("add rule {TABLE} guard {rule}"));
     }
     push_allowed(&mut text, allowed, now);
     let mut hashed: [(&str, Vec<String>); 3] = [("ban4", vec![]), ("ban6", vec![]), ("ban64", vec![])];
-    for entry in bans.iter().filter(|entry| live(entry, now)) {
+    for entry in bans.iter().filter(|entry| entry.holds(now)) {
         if let Home::Hash(set, key) = home(entry.net)
             && let Some((_, elements)) = hashed.iter_mut().find(|(name, _)| *name == set)
         {
@@ -91,7 +91,7 @@ pub(super) fn whole(allowed: &[BanEntry], bans: &[BanEntry], now: OffsetDateTime
     for (set, elements) in hashed {
         push_elements(&mut text, set, &elements);
     }
-    let spans = Coverage::of(bans.iter().filter(|entry| live(entry, now) && home(entry.net) == Home::Interval));
+    let spans = Coverage::of(bans.iter().filter(|entry| entry.holds(now) && home(entry.net) == Home::Interval));
     push_spans(&mut text, "bannet4", "bannet6", spans.spans(), now);
     text
 }
@@ -111,7 +111,7 @@ pub(super) fn intervals_only(spans: &[Span], now: OffsetDateTime) -> String {
 }
 
 fn push_allowed(text: &mut String, allowed: &[BanEntry], now: OffsetDateTime) {
-    let coverage = Coverage::of(allowed.iter().filter(|entry| live(entry, now)));
+    let coverage = Coverage::of(allowed.iter().filter(|entry| entry.holds(now)));
     push_spans(text, "allow4", "allow6", coverage.spans(), now);
 }
 

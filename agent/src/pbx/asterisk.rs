@@ -1,11 +1,14 @@
 //! Asterisk over its manager interface.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use asterisk_rs_ami::RawAmiMessage;
 use async_trait::async_trait;
+use policy::safety::Phones;
 use tokio::sync::mpsc::{self, error::SendError};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::ami::{AmiError, AmiSession, security_event};
@@ -15,6 +18,8 @@ use crate::config::Config;
 
 /// How often phones are counted; the answer also shows that the connection lives.
 const POLL: Duration = Duration::from_secs(10);
+/// How often while a change is on trial.
+const POLL_CLOSELY: Duration = Duration::from_secs(2);
 /// Without a word for this long, the connection is given up.
 const PATIENCE: Duration = Duration::from_secs(35);
 const RETRY_FROM: Duration = Duration::from_millis(500);
@@ -35,10 +40,11 @@ impl Asterisk {
     }
 
     /// One session, to its end.
-    async fn session(&self, events: &mpsc::Sender<PbxEvent>) -> Result<(), Ended> {
+    async fn session(&self, events: &mpsc::Sender<PbxEvent>, closely: &mut watch::Receiver<bool>) -> Result<(), Ended> {
         let Config { ami_host, ami_port, ami_user, ami_secret, .. } = &self.config;
         let mut session = AmiSession::login(ami_host, *ami_port, ami_user, ami_secret).await?;
-        let version = match session.ask("CoreSettings", &[]).await {
+        let asked = tokio::time::timeout(PATIENCE, session.ask("CoreSettings", &[])).await;
+        let version = match asked.unwrap_or(Err(AmiError::Silent)) {
             Ok(settings) => settings.get("AsteriskVersion").unwrap_or_default().to_owned(),
             Err(refused @ AmiError::Refused(..)) => {
                 warn!(%refused, user = ami_user, "Phones can't be counted: give the user write=system in manager.conf");
@@ -48,9 +54,8 @@ impl Asterisk {
         };
         info!(version, "Connected to Asterisk");
         events.send(PbxEvent::Up(version)).await?;
-        let mut poll = tokio::time::interval(POLL);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut phones = Phones::default();
+        let mut poll_at = Instant::now();
+        let mut phones = Counted::default();
         let mut heard = Instant::now();
         loop {
             tokio::select! {
@@ -59,15 +64,20 @@ impl Asterisk {
                     let message = message?;
                     if let Some(event) = security_event(&message, self.clock.now()) {
                         events.send(PbxEvent::Security(event, heard)).await?;
-                    } else if let Some(count) = phones.count(&message) {
-                        events.send(PbxEvent::Registered(count)).await?;
+                    } else if let Some((count, phones)) = phones.count(&message) {
+                        events.send(PbxEvent::Registered(count, phones)).await?;
                     }
                 }
-                _ = poll.tick() => {
+                Ok(()) = closely.changed() => poll_at = Instant::now(),
+                () = tokio::time::sleep_until(poll_at) => {
                     if heard.elapsed() > PATIENCE {
                         return Err(AmiError::Silent.into());
                     }
-                    phones = Phones { asked: session.send("PJSIPShowRegistrationInboundContactStatuses", &[]).await?, found: 0 };
+                    phones = Counted {
+                        asked: session.send("PJSIPShowRegistrationInboundContactStatuses", &[]).await?,
+                        ..Counted::default()
+                    };
+                    poll_at = Instant::now() + if *closely.borrow_and_update() { POLL_CLOSELY } else { POLL };
                 }
             }
         }
@@ -80,11 +90,11 @@ impl Pbx for Asterisk {
         "asterisk"
     }
 
-    async fn run(self: Box<Self>, events: mpsc::Sender<PbxEvent>) {
+    async fn run(self: Box<Self>, events: mpsc::Sender<PbxEvent>, mut closely: watch::Receiver<bool>) {
         let mut wait = RETRY_FROM;
         loop {
             let began = Instant::now();
-            let Err(Ended::Error(error)) = self.session(&events).await else { return };
+            let Err(Ended::Error(error)) = self.session(&events, &mut closely).await else { return };
             if began.elapsed() > RETRY_TO {
                 wait = RETRY_FROM;
             }
@@ -101,28 +111,46 @@ impl Pbx for Asterisk {
 
 /// Counts the phones in a list of events that answers one action.
 #[derive(Default)]
-struct Phones {
+struct Counted {
     asked: String,
-    found: u32,
+    found: usize,
+    phones: Phones,
 }
 
-impl Phones {
-    /// The number, when the list is complete.
-    fn count(&mut self, message: &RawAmiMessage) -> Option<u32> {
+impl Counted {
+    /// All of them, when the list is complete. Those that Asterisk can't reach don't count.
+    fn count(&mut self, message: &RawAmiMessage) -> Option<(usize, Phones)> {
         if message.get("ActionID") != Some(self.asked.as_str()) {
             return None;
         }
         match message.get("Event") {
-            Some("ContactStatusDetail") => self.found = self.found.saturating_add(1),
-            Some("ContactStatusDetailComplete") => return Some(self.found),
+            Some("ContactStatusDetail") if message.get("Status") != Some("Unreachable") => {
+                self.found = self.found.saturating_add(1);
+                if let Some(addr) = message.get("URI").and_then(address_of_contact) {
+                    *self.phones.entry(addr).or_default() += 1;
+                }
+            }
+            Some("ContactStatusDetailComplete") => return Some((self.found, std::mem::take(&mut self.phones))),
             // That there are none is an error to Asterisk; so is that one may not ask.
             None if message.get("Response") == Some("Error") => {
-                return (message.get("Message") != Some(NO_PERMISSION)).then_some(0);
+                return (message.get("Message") != Some(NO_PERMISSION)).then(|| (0, Phones::new()));
             }
             _ => {}
         }
         None
     }
+}
+
+/// The address in a contact such as `sip:1001@203.0.113.7:5060;transport=udp`; none where it is a name. With `rewrite_contact` it
+/// is where the phone's packets come from.
+fn address_of_contact(uri: &str) -> Option<IpAddr> {
+    let (_, rest) = uri.split_once(':')?;
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let host = match host.strip_prefix('[') {
+        Some(v6) => v6.split_once(']')?.0,
+        None => host.split([':', ';', '?', '>']).next()?,
+    };
+    host.parse::<IpAddr>().ok().map(|addr| addr.to_canonical())
 }
 
 enum Ended {
@@ -145,4 +173,25 @@ impl From<SendError<PbxEvent>> for Ended {
 /// An error with its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contacts_have_an_address_or_a_name() {
+        for (uri, address) in [
+            ("sip:1001@203.0.113.7:5060;transport=udp", Some("203.0.113.7")),
+            ("sip:1001@[2001:db8::7]:5060", Some("2001:db8::7")),
+            ("sips:203.0.113.7;ob", Some("203.0.113.7")),
+            ("sip:user@tricky@203.0.113.8", Some("203.0.113.8")),
+            ("sip:1001@phone.example.com", None),
+            ("sip:1001@[2001:db8::7", None),
+            ("nonsense", None),
+            ("", None),
+        ] {
+            assert_eq!(address_of_contact(uri), address.map(|text| text.parse().unwrap()), "{uri}");
+        }
+    }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use policy::detection::{SecurityEvent, SecurityEventKind};
+use policy::safety::Phones;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{Pbx, PbxEvent};
@@ -142,7 +143,7 @@ impl Simulated {
             tokio::time::sleep(Duration::from_millis(self.rng.random_range(150..900))).await;
         }
         let registered = self.rng.random_range(21..=24);
-        events.send(PbxEvent::Registered(registered)).await
+        events.send(PbxEvent::Registered(registered, Phones::new())).await
     }
 }
 
@@ -152,8 +153,8 @@ impl Pbx for Simulated {
         "simulated"
     }
 
-    async fn run(mut self: Box<Self>, events: mpsc::Sender<PbxEvent>) {
-        for first in [PbxEvent::Up("simulated".to_owned()), PbxEvent::Registered(23)] {
+    async fn run(mut self: Box<Self>, events: mpsc::Sender<PbxEvent>, _closely: watch::Receiver<bool>) {
+        for first in [PbxEvent::Up("simulated".to_owned()), PbxEvent::Registered(23, Phones::new())] {
             if events.send(first).await.is_err() {
                 return;
             }
@@ -174,7 +175,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bans_keep_coming() {
         let (events, mut told) = mpsc::channel(64);
-        let pbx = tokio::spawn(Box::new(Simulated::new(7, Arc::new(SystemClock))).run(events));
+        let pbx = tokio::spawn(Box::new(Simulated::new(7, Arc::new(SystemClock))).run(events, watch::channel(false).1));
         let mut detector = Detector::new(DetectionRule::default());
         let (mut bans, start) = (0, Instant::now());
         while start.elapsed() < Duration::from_mins(10) {

@@ -72,10 +72,16 @@ pub enum Record {
 #[derive(Debug)]
 pub struct Journal {
     commands: Option<Sender<Command>>,
-    length: Arc<AtomicU64>,
-    /// Length after the last rewriting.
-    base: u64,
+    lengths: Arc<Lengths>,
     writer: Option<JoinHandle<()>>,
+}
+
+/// Bytes of the log.
+#[derive(Debug, Default)]
+struct Lengths {
+    now: AtomicU64,
+    /// After the last rewriting; as long as one is under way, no other is wanted.
+    base: AtomicU64,
 }
 
 enum Command {
@@ -87,12 +93,17 @@ impl Journal {
     /// Reads the log, in order, and goes on appending. A torn last line is what a power cut leaves, and is dropped; any other
     /// damage sets the log aside: the server sends the set again.
     pub fn open(state: &StateDir) -> io::Result<(Self, Vec<Record>)> {
-        let text = state.read(NAME).unwrap_or_default();
-        let whole = text.rfind('\n').map_or(0, |at| at + 1);
-        if whole < text.len() {
+        let bytes = match std::fs::read(state.file(NAME)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            other => other?,
+        };
+        // Cut before it is read as text: a tear may go through a character.
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        if whole < bytes.len() {
             warn!("The log of bans ends in a torn line, which is dropped");
         }
-        let records: Vec<Record> = match text[..whole].lines().map(serde_json::from_str).collect() {
+        let lines = bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let records: Vec<Record> = match lines.map(serde_json::from_slice).collect() {
             Ok(records) => records,
             Err(error) => {
                 state.set_aside(NAME, &error.to_string());
@@ -102,14 +113,14 @@ impl Journal {
         // Starts from a clean file: without the torn line, without lines of a version that knew more.
         rewrite(state, &records)?;
         let file = append(state)?;
-        let length = Arc::new(AtomicU64::new(file.metadata()?.len()));
-        let base = length.load(Ordering::Relaxed);
+        let length = file.metadata()?.len();
+        let lengths = Arc::new(Lengths { now: length.into(), base: length.into() });
         let (commands, receiver) = mpsc::channel();
         let writer = std::thread::Builder::new().name("journal".to_owned()).spawn({
-            let (state, length) = (state.clone(), Arc::clone(&length));
-            move || write_all(&state, file, &length, &receiver)
+            let mut log = Log { state: state.clone(), file, lengths: Arc::clone(&lengths), unwritten: Vec::new() };
+            move || log.write_all(&receiver)
         })?;
-        Ok((Self { commands: Some(commands), length, base, writer: Some(writer) }, records))
+        Ok((Self { commands: Some(commands), lengths, writer: Some(writer) }, records))
     }
 
     /// Appends records.
@@ -119,13 +130,13 @@ impl Journal {
 
     /// Whether the log has grown so long that it should be rewritten.
     pub fn wants_rewriting(&self) -> bool {
-        self.length.load(Ordering::Relaxed) > REWRITE_FROM.max(self.base.saturating_mul(2))
+        let Lengths { now, base } = &*self.lengths;
+        now.load(Ordering::Relaxed) > REWRITE_FROM.max(base.load(Ordering::Relaxed).saturating_mul(2))
     }
 
     /// Replaces the log by records that say the same.
-    pub fn rewrite(&mut self, records: Vec<Record>) {
-        // Until the writer has counted: not again at once.
-        self.base = self.length.load(Ordering::Relaxed);
+    pub fn rewrite(&self, records: Vec<Record>) {
+        self.lengths.base.store(u64::MAX, Ordering::Relaxed);
         self.send(Command::Rewrite(records));
     }
 
@@ -148,26 +159,59 @@ impl Drop for Journal {
     }
 }
 
-fn write_all(state: &StateDir, mut file: File, length: &AtomicU64, commands: &Receiver<Command>) {
-    while let Ok(first) = commands.recv() {
-        // What has queued up meanwhile is forced to disk together.
-        let mut lines = Vec::new();
-        for command in std::iter::once(first).chain(commands.try_iter()) {
-            let done = match command {
-                Command::Append(records) => records.iter().try_for_each(|record| line(&mut lines, record)),
-                Command::Rewrite(records) => {
-                    lines.clear();
-                    rewrite(state, &records).and_then(|()| append(state)).map(|new| file = new)
+/// The log in the hands of its writer.
+struct Log {
+    state: StateDir,
+    file: File,
+    lengths: Arc<Lengths>,
+    /// Lines that the disk did not take.
+    unwritten: Vec<u8>,
+}
+
+impl Log {
+    fn write_all(&mut self, commands: &Receiver<Command>) {
+        while let Ok(first) = commands.recv() {
+            // What has queued up meanwhile is forced to disk together.
+            for command in std::iter::once(first).chain(commands.try_iter()) {
+                match command {
+                    Command::Append(records) => {
+                        // Memory is written to: nothing to fail but what can't be text, and all of it can.
+                        let _ = records.iter().try_for_each(|record| line(&mut self.unwritten, record));
+                    }
+                    Command::Rewrite(records) => self.rewrite(&records),
                 }
-            };
-            if let Err(error) = done {
-                error!(%error, "The log of bans could not be written");
+            }
+            if let Err(error) = self.write() {
+                error!(%error, "The log of bans could not be written; trying again with the next change");
             }
         }
-        if let Err(error) = file.write_all(&lines).and_then(|()| file.sync_data()) {
-            error!(%error, "The log of bans could not be written");
+    }
+
+    fn rewrite(&mut self, records: &[Record]) {
+        let rewritten = rewrite(&self.state, records).and_then(|()| append(&self.state));
+        match rewritten {
+            Ok(file) => {
+                self.file = file;
+                // What was still to be written is in the records.
+                self.unwritten.clear();
+            }
+            Err(error) => error!(%error, "The log of bans could not be rewritten; it goes on as it is"),
         }
-        length.store(file.metadata().map_or(0, |about| about.len()), Ordering::Relaxed);
+        let length = self.file.metadata().map_or(0, |about| about.len());
+        self.lengths.base.store(length, Ordering::Relaxed);
+        self.lengths.now.store(length, Ordering::Relaxed);
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let before = self.file.metadata()?.len();
+        if let Err(error) = self.file.write_all(&self.unwritten).and_then(|()| self.file.sync_data()) {
+            // A full disk takes half a line; what came behind it would be lost with it.
+            let _ = self.file.set_len(before);
+            return Err(error);
+        }
+        self.lengths.now.store(before + self.unwritten.len() as u64, Ordering::Relaxed);
+        self.unwritten.clear();
+        Ok(())
     }
 }
 
@@ -204,13 +248,57 @@ mod tests {
         journal.append(vec![changes(1), changes(2)]);
         drop(journal);
         let torn = std::fs::read(state.file(NAME)).unwrap();
-        std::fs::write(state.file(NAME), &torn[..torn.len() - 5]).unwrap();
-        let (mut journal, records) = Journal::open(&state).unwrap();
+        std::fs::write(state.file(NAME), [&torn[..torn.len() - 5], "ü".as_bytes().split_last().unwrap().1].concat())
+            .unwrap();
+        let (journal, records) = Journal::open(&state).unwrap();
         assert_eq!(records, [changes(1)]);
         journal.rewrite(vec![changes(9)]);
         journal.append(vec![changes(10)]);
         drop(journal);
         assert_eq!(Journal::open(&state).unwrap().1, [changes(9), changes(10)]);
+    }
+
+    #[test]
+    fn it_stays_short_however_much_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let (journal, _) = Journal::open(&state).unwrap();
+        let length = || journal.lengths.now.load(Ordering::Relaxed);
+        let (mut longest, mut rewritten) = (0, 0);
+        for seq in 0..60 {
+            let before = length();
+            journal.append((0..1_000).map(|_| changes(seq)).collect());
+            while length() == before {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            longest = longest.max(length());
+            if journal.wants_rewriting() {
+                let before = length();
+                journal.rewrite(vec![changes(seq)]);
+                assert!(!journal.wants_rewriting(), "one is under way");
+                while length() == before {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                rewritten += 1;
+            }
+        }
+        assert!(rewritten >= 2 && longest < 3 * REWRITE_FROM, "{rewritten} times, {longest} bytes");
+    }
+
+    #[test]
+    fn what_a_full_disk_did_not_take_comes_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        drop(Journal::open(&state).unwrap());
+        // Everything written to it fails as on a full disk.
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut log = Log { state: state.clone(), file: full, lengths: Arc::default(), unwritten: Vec::new() };
+        line(&mut log.unwritten, &changes(1)).unwrap();
+        assert!(log.write().is_err());
+        log.file = append(&state).unwrap();
+        line(&mut log.unwritten, &changes(2)).unwrap();
+        log.write().unwrap();
+        assert_eq!(Journal::open(&state).unwrap().1, [changes(1), changes(2)]);
     }
 
     #[test]

@@ -45,7 +45,13 @@ impl Spool {
         let mut spool = Self { state: state.clone(), waiting: BTreeMap::new(), bytes: 0, dropped: 0 };
         for entry in fs::read_dir(&folder)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            let Some(id) = name.strip_suffix(".batch").and_then(|id| id.parse::<BatchId>().ok()) else { continue };
+            let Some(id) = name.strip_suffix(".batch").and_then(|id| id.parse::<BatchId>().ok()) else {
+                // Half a file that a crash left.
+                if name.strip_suffix(".part").is_some() {
+                    let _ = fs::remove_file(folder.join(&name));
+                }
+                continue;
+            };
             if let Some((batch, bytes)) = spool.load(id) {
                 spool.count(&batch, bytes);
             }

@@ -87,6 +87,11 @@ impl Namespaces {
         within(&self.pbx, work)
     }
 
+    /// Runs in the other namespace, in a thread of its own.
+    pub fn on_attacker<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        within(&self.attacker, work)
+    }
+
     /// A flow from `source`.
     pub fn flow(&self, source: &str) -> Flow {
         let source: IpAddr = source.parse().unwrap();
@@ -95,6 +100,14 @@ impl Namespaces {
         socket.connect((server, PORT)).unwrap();
         socket.set_nonblocking(true).unwrap();
         Flow { source, socket }
+    }
+
+    /// Sends one datagram from `source` to a port of the PBX.
+    pub fn send(&self, source: &str, port: u16, payload: &[u8]) {
+        let source: IpAddr = source.parse().unwrap();
+        let pbx = if source.is_ipv4() { "10.9.0.1" } else { "fd00:9::1" };
+        let socket = within(&self.attacker, || UdpSocket::bind(SocketAddr::new(source, 0)).unwrap());
+        socket.send_to(payload, (pbx, port)).unwrap();
     }
 
     /// Which of these sources get an answer. Waits for all of `expected`, and a moment more for those that should get none.
@@ -126,6 +139,10 @@ pub struct Flow {
 }
 
 impl Flow {
+    pub fn source(&self) -> IpAddr {
+        self.source
+    }
+
     /// Whether a packet is answered.
     pub fn works(&self) -> bool {
         while self.received() {}
@@ -145,11 +162,16 @@ impl Flow {
     }
 }
 
+/// Moves the calling thread.
+pub fn enter(namespace: &str) {
+    let file = std::fs::File::open(format!("/run/netns/{namespace}")).unwrap();
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+}
+
 fn within<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            let file = std::fs::File::open(format!("/run/netns/{namespace}")).unwrap();
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            enter(namespace);
             work()
         });
         thread.join().unwrap()

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
@@ -20,52 +20,76 @@ use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
 pub struct Server {
-    port: u16,
+    address: String,
+    ca: Arc<Authority>,
     ca_fingerprint: String,
     refuse: Arc<AtomicBool>,
     streams: mpsc::Receiver<Stream>,
 }
 
+/// Issues certificates that began an hour ago.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+    last_seconds: AtomicU64,
+}
+
+impl Authority {
+    fn sign(&self, csr_pem: &str) -> String {
+        let mut csr = CertificateSigningRequestParams::from_pem(csr_pem).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "TLS looks at the real clock")]
+        let now = OffsetDateTime::now_utc();
+        csr.params.not_before = now - time::Duration::HOUR;
+        csr.params.not_after = now + Duration::from_secs(self.last_seconds.load(Ordering::Relaxed));
+        csr.signed_by(&self.issuer).unwrap().pem()
+    }
+}
+
 /// One agent's stream, from the server's side.
 pub struct Stream {
     pub hello: Hello,
+    /// The agent's.
+    pub certificate: Vec<u8>,
     inbound: Mutex<Streaming<pb::AgentMessage>>,
     outbound: mpsc::Sender<Result<pb::ServerMessage, Status>>,
     last_digest: BanDigest,
 }
 
 struct Service {
-    ca: Arc<Issuer<'static, KeyPair>>,
-    ca_pem: String,
+    ca: Arc<Authority>,
     refuse: Arc<AtomicBool>,
     streams: mpsc::Sender<Stream>,
 }
 
 impl Server {
     pub async fn start() -> Self {
+        Self::start_at("127.0.0.1", "localhost").await
+    }
+
+    /// One that listens on `address` and calls itself `name`.
+    pub async fn start_at(address: &str, name: &str) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca_key = KeyPair::generate().unwrap();
         let ca_certificate = params.self_signed(&ca_key).unwrap();
-        let ca = Arc::new(Issuer::new(params, ca_key));
+        let ca = Arc::new(Authority {
+            issuer: Issuer::new(params, ca_key),
+            pem: ca_certificate.pem(),
+            last_seconds: AtomicU64::new(30 * 86_400),
+        });
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &ca.issuer).unwrap();
         let chain = certificate.pem() + &ca_certificate.pem();
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(chain, key.serialize_pem()))
             .client_ca_root(Certificate::from_pem(ca_certificate.pem()))
             .client_auth_optional(true);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let refuse = Arc::new(AtomicBool::new(false));
         let (streams, received) = mpsc::channel(4);
-        let service = || Service {
-            ca: Arc::clone(&ca),
-            ca_pem: ca_certificate.pem(),
-            refuse: Arc::clone(&refuse),
-            streams: streams.clone(),
-        };
+        let service = || Service { ca: Arc::clone(&ca), refuse: Arc::clone(&refuse), streams: streams.clone() };
         let router = tonic::transport::Server::builder()
             .tls_config(tls)
             .unwrap()
@@ -73,16 +97,26 @@ impl Server {
             .add_service(AgentLinkServer::new(service()));
         tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
         let ca_fingerprint = HEXLOWER.encode(&Sha256::digest(ca_certificate.der()));
-        Self { port, ca_fingerprint, refuse, streams: received }
+        Self { address: format!("{name}:{port}"), ca: Arc::clone(&ca), ca_fingerprint, refuse, streams: received }
     }
 
     pub fn address(&self) -> String {
-        format!("localhost:{}", self.port)
+        self.address.clone()
     }
 
     pub fn token(&self) -> String {
         let claims = serde_json::json!({ "jti": "1", "ca": self.ca_fingerprint, "server": self.address() });
         format!("e30.{}.c2ln", BASE64URL_NOPAD.encode(claims.to_string().as_bytes()))
+    }
+
+    /// How long certificates last that are issued from now on.
+    pub fn certificates_last(&self, last: Duration) {
+        self.ca.last_seconds.store(last.as_secs(), Ordering::Relaxed);
+    }
+
+    /// A certificate for a request.
+    pub fn sign(&self, csr_pem: &str) -> String {
+        self.ca.sign(csr_pem)
     }
 
     /// Whether streams are refused, as by a server that is going down.
@@ -92,13 +126,24 @@ impl Server {
 
     /// The next stream of an agent.
     pub async fn stream(&mut self) -> Stream {
-        tokio::time::timeout(Duration::from_secs(10), self.streams.recv()).await.expect("an agent within 10 s").unwrap()
+        tokio::time::timeout(Duration::from_secs(20), self.streams.recv()).await.expect("an agent within 20 s").unwrap()
     }
 }
 
 impl Stream {
     pub async fn send(&self, message: FromServer) {
         self.outbound.send(Ok((&message).into())).await.unwrap();
+    }
+
+    /// Beats from now on until the stream ends, as the real server does.
+    pub fn beat(&self) {
+        let outbound = self.outbound.clone();
+        tokio::spawn(async move {
+            let beat = FromServer::Heartbeat(pb::Heartbeat::default());
+            while outbound.send(Ok((&beat).into())).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
     }
 
     /// The next message that isn't a heartbeat.
@@ -123,12 +168,9 @@ impl Stream {
 #[tonic::async_trait]
 impl Enrolment for Service {
     async fn enrol(&self, request: Request<pb::EnrolRequest>) -> Result<Response<pb::EnrolResponse>, Status> {
-        let csr = CertificateSigningRequestParams::from_pem(&request.get_ref().csr_pem)
-            .map_err(|_| Status::invalid_argument("csr"))?;
-        let certificate = csr.signed_by(&self.ca).map_err(|_| Status::internal("signing"))?;
         Ok(Response::new(pb::EnrolResponse {
-            certificate_pem: certificate.pem(),
-            ca_pem: self.ca_pem.clone(),
+            certificate_pem: self.ca.sign(&request.get_ref().csr_pem),
+            ca_pem: self.ca.pem.clone(),
             pbx_name: "hq".into(),
         }))
     }
@@ -142,16 +184,17 @@ impl AgentLink for Service {
         if self.refuse.load(Ordering::Relaxed) {
             return Err(Status::unavailable("going down"));
         }
-        if request.peer_certs().is_none_or(|certificates| certificates.is_empty()) {
-            return Err(Status::unauthenticated("no certificate"));
-        }
+        let certificate =
+            request.peer_certs().and_then(|certificates| certificates.first().map(|first| first.to_vec()));
+        let certificate = certificate.ok_or_else(|| Status::unauthenticated("no certificate"))?;
         let mut inbound = request.into_inner();
         let first = inbound.message().await?.ok_or_else(|| Status::invalid_argument("no hello"))?;
         let FromAgent::Hello(hello) = FromAgent::try_from(first)? else {
             return Err(Status::invalid_argument("no hello"));
         };
         let (outbound, messages) = mpsc::channel(16);
-        let stream = Stream { hello, inbound: Mutex::new(inbound), outbound, last_digest: BanDigest::default() };
+        let stream =
+            Stream { hello, certificate, inbound: Mutex::new(inbound), outbound, last_digest: BanDigest::default() };
         let server_time = OffsetDateTime::from_unix_timestamp(1_800_000_000).expect("a time");
         stream.send(FromServer::Welcome(Welcome { heartbeat_seconds: 4, server_time, pbx_name: "hq".into() })).await;
         let _ = self.streams.send(stream).await;

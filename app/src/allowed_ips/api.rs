@@ -34,9 +34,9 @@ pub async fn edit(id: AllowedIpId, form: AllowedIpForm, insist: bool) -> Result<
 
 /// Deletes entries; answers how many.
 #[server(prefix = "/api", endpoint = "allowed_ips/delete", input = Json, output = Json)]
-pub async fn delete(ids: Vec<AllowedIpId>) -> Result<i64, ApiError> {
+pub async fn delete(ids: Vec<AllowedIpId>, insist: bool) -> Result<i64, ApiError> {
     let (ctx, caller) = context::caller().await?;
-    Ok(actions::allowed_ips::delete(&ctx, &caller, ids).await?)
+    Ok(actions::allowed_ips::delete(&ctx, &caller, ids, insist).await?)
 }
 
 /// Allows the address that the request came from.

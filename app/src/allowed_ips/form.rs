@@ -76,7 +76,7 @@ fn AllowForm(begin: Editing, open: RwSignal<bool>, listing: Listing) -> impl Int
             listing.added(&added, &format!("{} is {what}.", draft.target));
         };
         match id {
-            Some(id) => form.send("Allow it all", move |insist| api::edit(id, filled.clone(), insist), done),
+            Some(id) => form.send("Save anyway", move |insist| api::edit(id, filled.clone(), insist), done),
             None => form.send("Allow it all", move |insist| api::add(filled.clone(), insist), done),
         }
     };

@@ -72,7 +72,7 @@ fn ImportForm(open: RwSignal<bool>, listing: Listing) -> impl IntoView {
             move |_| api::import(csv.clone()),
             move |added| {
                 open.set(false);
-                listing.added(&added, &format!("{} added.", counted(added.added, "entry was", "entries were")));
+                listing.added(&added, &format!("{} taken.", counted(added.added, "row was", "rows were")));
             },
         );
     };

@@ -73,7 +73,8 @@ impl Listing {
         if self.loader.is_gone() {
             return;
         }
-        self.loader.load(api::list(self.search.get_untracked(), self.pages.after()));
+        let search = self.search.get_untracked();
+        self.loader.load(self.pages.load(move |after| api::list(search.clone(), after)));
     }
 
     fn start_over(self) {

@@ -12,6 +12,7 @@ use crate::allowed_ips::form::Editing;
 use crate::allowed_ips::page::Listing;
 use crate::calls::Calls;
 use crate::clock::{Since, Until};
+use crate::error::ApiError;
 use crate::look::{Look, Peek, PeekStored};
 use crate::ui::confirm::Question;
 use crate::ui::icon::{Glyph, Icon};
@@ -147,17 +148,31 @@ pub(crate) fn SelectionBar(listing: Listing, may_write: bool) -> impl IntoView {
 
 fn delete(listing: Listing, calls: Calls, entries: Vec<AllowedIp>) {
     if entries.len() <= WITHOUT_QUESTION {
-        delete_now(listing, calls, entries);
+        delete_now(listing, calls, entries, false);
         return;
     }
     let title = format!("Delete {} entries?", entries.len());
     let text = "What they allowed can be blocked again, by hand or when it looks like an attack.";
-    calls.ask(Question::new(title, text, "Delete", move || delete_now(listing, calls, entries.clone())));
+    calls.ask(Question::new(title, text, "Delete", move || delete_now(listing, calls, entries.clone(), false)));
 }
 
-fn delete_now(listing: Listing, calls: Calls, entries: Vec<AllowedIp>) {
+fn delete_now(listing: Listing, calls: Calls, entries: Vec<AllowedIp>, insist: bool) {
     let ids: Vec<AllowedIpId> = entries.iter().map(|entry| entry.id).collect();
-    calls.change(api::delete(ids), move |count| {
+    let call = async move {
+        match api::delete(ids, insist).await {
+            Err(ApiError::NeedsInsisting { message }) => Ok(Err(message)),
+            answer => answer.map(Ok),
+        }
+    };
+    calls.change(call, move |answer| {
+        let count = match answer {
+            Ok(count) => count,
+            Err(message) => {
+                let again = move || delete_now(listing, calls, entries.clone(), true);
+                calls.ask(Question::new("Are you sure?", message, "Delete anyway", again));
+                return;
+            }
+        };
         if !listing.loader.is_gone() {
             listing.selection.clear();
             listing.reload();

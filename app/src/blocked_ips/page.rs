@@ -125,7 +125,8 @@ impl Listing {
             return;
         }
         self.waiting.set(0);
-        self.loader.load(api::list(self.place.filter.get_untracked(), self.pages.after()));
+        let filter = self.place.filter.get_untracked();
+        self.loader.load(self.pages.load(move |after| api::list(filter.clone(), after)));
     }
 
     fn start_over(self) {
@@ -145,9 +146,12 @@ impl Listing {
         }
         let filter = self.place.filter.get_untracked();
         spawn_local(async move {
-            let newest = api::list(filter, None).await;
+            let newest = api::list(filter.clone(), None).await;
+            // With rows of another filter, or rows that are being read anew, it is not compared.
             if let Ok(newest) = newest
                 && !self.loader.is_gone()
+                && !self.loader.busy.get_untracked()
+                && self.place.filter.peek(|now| *now == filter)
             {
                 let known = |ban: &BlockedIp| {
                     self.loader

@@ -2,6 +2,7 @@
 
 use leptos::prelude::*;
 use policy::pbxes::{Pbx, PbxState};
+use policy::safety::{self, Change, Drift, Withheld};
 
 use crate::clock::Since;
 use crate::look::{Look, Peek};
@@ -67,6 +68,14 @@ fn Row(pbx: Memo<Option<Pbx>>, listing: Listing, may_write: bool) -> impl IntoVi
     });
     let refusal =
         Memo::new(move |_| pbx.look(|pbx| pbx.as_ref().map(|pbx| pbx.last_refusal.clone()).unwrap_or_default()));
+    let withheld = Memo::new(move |_| pbx.look(|pbx| pbx.as_ref().map(|pbx| pbx.withheld.clone()).unwrap_or_default()));
+    let proven = Memo::new(move |_| {
+        pbx.look(|pbx| {
+            let pbx = pbx.as_ref().filter(|pbx| pbx.state == PbxState::Online && pbx.firewall != "memory")?;
+            pbx.proven_at.map(|at| (at, pbx.proven_ranges))
+        })
+    });
+    let drift = Memo::new(move |_| pbx.look(|pbx| pbx.as_ref().and_then(|pbx| pbx.drift.clone())));
     let enforced = Memo::new(move |_| pbx.look(|pbx| pbx.as_ref().is_some_and(is_current)));
     view! {
         <tr data-row tabindex="-1">
@@ -84,7 +93,16 @@ fn Row(pbx: Memo<Option<Pbx>>, listing: Listing, may_write: bool) -> impl IntoVi
             <td class="col-enforces">
                 <span class="enforces" data-current=move || enforced.get().to_string()>{read(enforces)}</span>
                 <small class="mono">{read(|pbx| pbx.applied_digest.chars().take(8).collect())}</small>
+                {move || proven.get().map(|(at, ranges)| view! {
+                    <small class="proven" title="Read back from the kernel of the PBX">
+                        <Icon glyph=Glyph::Proven />
+                        {format!("{ranges} never blocked, proven ")}
+                        <Since at suffix=" ago" />
+                    </small>
+                })}
+                {move || drift.get().map(|drift| view! { <Found drift /> })}
                 {move || (!refusal.look(String::is_empty)).then(|| view! { <p class="refusal"><Icon glyph=Glyph::Alert /> "Refused: " {refusal}</p> })}
+                {move || withheld.get().into_iter().map(|withheld| view! { <NotEnforced withheld /> }).collect_view()}
             </td>
             <td class="col-number mono">{read(|pbx| grouped(pbx.bans))}</td>
             <td class="col-number mono">{read(|pbx| grouped(i64::from(pbx.registered)))}</td>
@@ -98,6 +116,50 @@ fn Row(pbx: Memo<Option<Pbx>>, listing: Listing, may_write: bool) -> impl IntoVi
                 })}
             </td>
         </tr>
+    }
+}
+
+/// A change that the PBX took back or never loaded, why, and what it would have changed.
+#[component]
+fn NotEnforced(withheld: Withheld) -> impl IntoView {
+    let Withheld { change, at, rolled_back, reason, lines } = withheld;
+    let did = if rolled_back { "Taken back" } else { "Not loaded" };
+    let next = match change {
+        Change::Policy(_) => "Change the allowed IPs to try again.",
+        Change::Ban(_) => "Unblock it, or allow the phones and block it again.",
+    };
+    let lines = (!lines.is_empty()).then(|| {
+        let lines = lines.into_iter().map(|line| view! { <li>{line}</li> }).collect_view();
+        view! {
+            <details>
+                <summary>"What it would change"</summary>
+                <ul>{lines}</ul>
+            </details>
+        }
+    });
+    view! {
+        <div class="refusal withheld">
+            <Icon glyph=Glyph::Alert />
+            <div>
+                <p>{did} ": " {safety::name(&change)} ", " <Since at suffix=" ago" /> ". " {reason}</p>
+                <p class="withheld-next">{next}</p>
+                {lines}
+            </div>
+        </div>
+    }
+}
+
+/// What the agent found in the firewall that wasn't as it should be.
+#[component]
+fn Found(drift: Drift) -> impl IntoView {
+    let Drift { at, found, repaired } = drift;
+    let (class, did) =
+        if repaired { ("withheld", "Repaired") } else { ("refusal withheld", "In the way, and not ours to change") };
+    view! {
+        <div class=class>
+            <Icon glyph=Glyph::Warning />
+            <p>{did} ", " <Since at suffix=" ago" /> ": " {found.join("; ")}</p>
+        </div>
     }
 }
 
@@ -174,14 +236,19 @@ pub(crate) fn tone(state: PbxState) -> &'static str {
 
 /// Whether it enforces the newest policy and bans, for real.
 pub(crate) fn is_current(pbx: &Pbx) -> bool {
-    pbx.firewall != "memory" && pbx.applied_revision >= pbx.wanted_revision && pbx.applied_ban_seq >= pbx.wanted_ban_seq
+    pbx.firewall != "memory"
+        && pbx.state != PbxState::Revoked
+        && pbx.withheld.is_empty()
+        && pbx.applied_revision >= pbx.wanted_revision
+        && pbx.applied_ban_seq >= pbx.wanted_ban_seq
 }
 
 /// What it enforces, in words.
 pub(crate) fn enforces(pbx: &Pbx) -> String {
     match pbx.state {
         PbxState::WaitingForAgent => "nothing yet".to_owned(),
-        PbxState::Online | PbxState::Offline | PbxState::Revoked => {
+        PbxState::Revoked => format!("stays at revision {}", pbx.applied_revision),
+        PbxState::Online | PbxState::Offline => {
             let behind = pbx.applied_revision < pbx.wanted_revision || pbx.applied_ban_seq < pbx.wanted_ban_seq;
             let what = if behind {
                 format!("revision {} of {}", pbx.applied_revision, pbx.wanted_revision)

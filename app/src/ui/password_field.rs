@@ -6,7 +6,8 @@ use leptos::html;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use policy::account::PasswordStrength;
-use policy::people::{PASSWORD_MIN_CHARS, check_password_length};
+use policy::people::{PASSWORD_MAX_CHARS, PASSWORD_MIN_CHARS, check_password_length};
+use wasm_bindgen::JsCast;
 
 use crate::account::api;
 use crate::calls::FormState;
@@ -40,7 +41,12 @@ pub(crate) fn PasswordField(
     let is_new = new_without.is_some();
     let hint =
         is_new.then(|| format!("At least {PASSWORD_MIN_CHARS} characters. A few unrelated words make a good one."));
-    let watch_caps = move |event: web_sys::KeyboardEvent| caps_lock.set(event.get_modifier_state("CapsLock"));
+    // Where a browser fills the field in by itself, what it sends as a key is none.
+    let watch_caps = move |event: web_sys::KeyboardEvent| {
+        if let Some(key) = event.dyn_ref::<web_sys::KeyboardEvent>() {
+            caps_lock.set(key.get_modifier_state("CapsLock"));
+        }
+    };
     view! {
         <Labelled id label hint error>
             <div class="password">
@@ -89,7 +95,7 @@ fn Strength(value: RwSignal<String>, without: Signal<Vec<String>>) -> impl IntoV
         let password = value.get();
         let ticket = newest.get_value().wrapping_add(1);
         newest.set_value(ticket);
-        if password.is_empty() || check_password_length(&password).is_err() {
+        if check_password_length(&password).is_err() {
             strength.set(None);
             return;
         }
@@ -99,28 +105,50 @@ fn Strength(value: RwSignal<String>, without: Signal<Vec<String>>) -> impl IntoV
             }
             let call = api::password_strength(password, without.get_untracked());
             spawn_local(async move {
-                if let Ok(answer) = call.await
-                    && newest.try_get_value() == Some(ticket)
-                {
-                    strength.set(Some(answer));
+                let answer = call.await.ok();
+                if newest.try_get_value() == Some(ticket) {
+                    strength.set(answer);
                 }
             });
         };
         set_timeout(ask, Duration::from_millis(300));
     });
     let score = move || strength.look(|strength| strength.as_ref().map_or(0, |strength| strength.score));
-    let words = move || match (value.look(String::is_empty), strength.get()) {
-        (true, _) => String::new(),
-        (false, None) => "Too short".to_owned(),
-        (false, Some(PasswordStrength { score: 3, .. })) => "Good".to_owned(),
-        (false, Some(PasswordStrength { score: 4.., .. })) => "Strong".to_owned(),
-        (false, Some(PasswordStrength { hint, .. })) if hint.is_empty() => "Too easy to guess".to_owned(),
-        (false, Some(PasswordStrength { hint, .. })) => format!("Too easy to guess. {hint}"),
+    let words = move || match strength.get() {
+        // Wrong in its length, or not known yet.
+        None => value.look(|password| length_words(password)).to_owned(),
+        Some(PasswordStrength { score: 3, .. }) => "Good".to_owned(),
+        Some(PasswordStrength { score: 4.., .. }) => "Strong".to_owned(),
+        Some(PasswordStrength { hint, .. }) if hint.is_empty() => "Too easy to guess".to_owned(),
+        Some(PasswordStrength { hint, .. }) => format!("Too easy to guess. {hint}"),
     };
     view! {
         <div class="strength" data-score=move || score().to_string()>
             <div class="strength-bars" aria-hidden="true"><span></span><span></span><span></span><span></span></div>
             <p role="status">{words}</p>
         </div>
+    }
+}
+
+/// What the length of a password says about it, if anything.
+fn length_words(password: &str) -> &'static str {
+    match password.chars().count() {
+        1..PASSWORD_MIN_CHARS => "Too short",
+        0 | PASSWORD_MIN_CHARS..=PASSWORD_MAX_CHARS => "",
+        _ => "Too long",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_too_short_is_called_so() {
+        assert_eq!(length_words(""), "");
+        assert_eq!(length_words(&"x".repeat(PASSWORD_MIN_CHARS - 1)), "Too short");
+        assert_eq!(length_words(&"x".repeat(PASSWORD_MIN_CHARS)), "");
+        assert_eq!(length_words(&"x".repeat(PASSWORD_MAX_CHARS)), "");
+        assert_eq!(length_words(&"x".repeat(PASSWORD_MAX_CHARS + 1)), "Too long");
     }
 }

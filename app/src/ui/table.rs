@@ -1,15 +1,17 @@
 //! What lists share: keys, search, filters, sorting of what is all there, pages, and rows that arrive while one reads.
 
 use std::cmp::Ordering;
+use std::future::Future;
 use std::time::Duration;
 
 use leptos::html;
 use leptos::prelude::*;
-use policy::paging::{COUNT_LIMIT, PAGE_ROWS};
+use policy::paging::{COUNT_LIMIT, PAGE_ROWS, Page};
 use wasm_bindgen::JsCast;
 use web_sys::HtmlElement;
 
 use crate::browser;
+use crate::error::ApiError;
 use crate::look::{Look, Peek};
 use crate::ui::icon::{Glyph, Icon};
 use crate::ui::page_header::grouped;
@@ -91,6 +93,33 @@ impl Pages {
     /// The cursor that the page begins after, without following it.
     pub(crate) fn after(self) -> Option<String> {
         self.0.peek(|cursors| cursors.last().cloned())
+    }
+
+    /// Loads the page it stands at; when that has lost its last row meanwhile, the one before.
+    pub(crate) async fn load<T, F>(self, call: impl Fn(Option<String>) -> F) -> Result<Page<T>, ApiError>
+    where
+        F: Future<Output = Result<Page<T>, ApiError>>,
+    {
+        let mut after = self.after();
+        loop {
+            let page = call(after.clone()).await?;
+            if !page.rows.is_empty() || !self.back_from(after.as_deref()) {
+                return Ok(page);
+            }
+            after = self.after();
+        }
+    }
+
+    /// Back to the page before; false at the first one, and when somebody has gone elsewhere meanwhile.
+    fn back_from(self, after: Option<&str>) -> bool {
+        let back = self.0.try_maybe_update(|cursors| {
+            let back = after.is_some() && cursors.last().map(String::as_str) == after;
+            if back {
+                cursors.pop();
+            }
+            (back, back)
+        });
+        back == Some(true)
     }
 
     fn rows_before(self) -> i64 {

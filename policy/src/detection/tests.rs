@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use SecurityEventKind::{
-    ChallengeResponseFailed, ChallengeSent, FailedAcl, InvalidAccountId, InvalidPassword, SuccessfulAuth,
+    ChallengeAnswered, ChallengeResponseFailed, ChallengeSent, FailedAcl, InvalidAccountId, InvalidPassword,
+    SuccessfulAuth,
 };
 
 const ATTACKER: &str = "203.0.113.10";
@@ -130,6 +131,38 @@ fn forged_packets_ban_nobody() {
 }
 
 #[test]
+fn a_made_up_header_in_front_of_the_answer_hides_nothing() {
+    let mut bench = Bench::new();
+    let mut guess = |answered: bool| {
+        bench.session += 1;
+        if answered {
+            bench.tell(ChallengeAnswered, "", ATTACKER, "UDP", None);
+        }
+        bench.tell(ChallengeResponseFailed, "1007", ATTACKER, "UDP", Some("made-up"))
+    };
+    // Without the packet it may be anybody who forges the address.
+    assert!((0..20).all(|_| !guess(false).attempt.unwrap().proven));
+    // Each answer proves one failure.
+    assert!((0..4).all(|_| guess(true).attempt.unwrap().proven && !guess(false).attempt.unwrap().proven));
+    assert!(guess(true).ban.is_some());
+}
+
+#[test]
+fn what_a_phone_proves_is_of_no_use_to_a_forger() {
+    let mut bench = Bench::new();
+    for _ in 0..20 {
+        bench.tell(ChallengeAnswered, "", ATTACKER, "UDP", None);
+        bench.tell(SuccessfulAuth, "1007", ATTACKER, "UDP", None);
+        let forged = bench.tell(ChallengeResponseFailed, "1007", ATTACKER, "UDP", Some("made-up"));
+        assert!(!forged.attempt.unwrap().proven && forged.ban.is_none());
+    }
+    // Nor is an answer that nothing became of, after a while.
+    bench.tell(ChallengeAnswered, "", ATTACKER, "UDP", None);
+    bench.now += 60_000;
+    assert!(!bench.tell(ChallengeResponseFailed, "1007", ATTACKER, "UDP", None).attempt.unwrap().proven);
+}
+
+#[test]
 fn a_challenge_ages() {
     let mut bench = Bench::new();
     bench.tell(ChallengeSent, "", ATTACKER, "UDP", Some("nonce"));
@@ -243,10 +276,11 @@ fn memory_is_bounded() {
         bench.session = number;
         let remote = IpAddr::from(number.to_be_bytes()).to_string();
         bench.tell(ChallengeSent, "", &remote, "UDP", Some("nonce"));
+        bench.tell(ChallengeAnswered, "", &remote, "UDP", None);
         bench.tell(InvalidAccountId, "7777", &remote, "UDP", None);
     }
-    let Detector { sources, sessions, challenges, records, .. } = &bench.detector;
-    for length in [sources.len(), sessions.len(), challenges.len(), records.len()] {
+    let Detector { sources, sessions, challenges, answers, records, .. } = &bench.detector;
+    for length in [sources.len(), sessions.len(), challenges.len(), answers.len(), records.len()] {
         assert!(length <= MAX_TRACKED, "{length}");
     }
 }
@@ -254,6 +288,7 @@ fn memory_is_bounded() {
 fn any_event() -> impl Strategy<Value = SecurityEvent> {
     let kind = prop::sample::select(vec![
         ChallengeSent,
+        ChallengeAnswered,
         ChallengeResponseFailed,
         InvalidAccountId,
         InvalidPassword,

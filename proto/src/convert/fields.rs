@@ -64,6 +64,11 @@ pub(super) fn text(field: &'static str, text: String, max_chars: usize) -> Check
     Ok(text)
 }
 
+/// Text for machines: bounded in bytes.
+pub(super) fn short(field: &'static str, text: String, max: usize) -> Checked<String> {
+    if text.len() <= max { Ok(text) } else { Err(WireError::new(field, format!("longer than {max} bytes"))) }
+}
+
 /// What [`text`] takes, made of any text.
 pub(super) fn clean(text: &str, max_chars: usize) -> String {
     text.chars().filter(|c| !c.is_control()).take(max_chars).collect()

@@ -2,17 +2,20 @@
 
 use policy::bans::BanDigest;
 use policy::reports::ReportBatch;
+use policy::safety::{Drift, Withheld};
 use policy::snapshot::PolicySnapshot;
 use prost::Message as _;
 use time::OffsetDateTime;
 
-use super::{BanDelta, BanSnapshotPart, ReportAck, WireError, bans, fields};
+use super::{BanDelta, BanSnapshotPart, ReportAck, WireError, bans, fields, withheld};
 use crate::pb;
 
 /// Longest version text.
 const VERSION_MAX_CHARS: usize = 80;
 /// Longest host name (RFC 1123).
 const HOSTNAME_MAX_CHARS: usize = 253;
+/// Longest certificate and certificate request, in bytes.
+const PEM_MAX: usize = 8_192;
 /// Longest reason for a refusal.
 const REFUSAL_MAX_CHARS: usize = 500;
 
@@ -31,6 +34,12 @@ pub enum FromAgent {
     BansApplied(BansApplied),
     /// Attacks.
     Report(ReportBatch),
+    /// All that it does not enforce, lest it be cut off.
+    Withheld(Vec<Withheld>),
+    /// It wants a new certificate for this request, PEM; bounded, no more.
+    Renew(String),
+    /// Something in the firewall wasn't as it should be.
+    Drift(Drift),
 }
 
 /// What the server may say.
@@ -48,6 +57,8 @@ pub enum FromServer {
     BanDelta(BanDelta),
     /// A batch is stored.
     ReportAck(ReportAck),
+    /// The new certificate, PEM.
+    Renewed(String),
 }
 
 /// Who an agent is and what it has applied.
@@ -67,6 +78,8 @@ pub struct Hello {
     pub policy: Option<(i64, [u8; 32])>,
     /// Number and digest of the set of bans that it has applied, if any.
     pub bans: Option<(i64, BanDigest)>,
+    /// What it does not enforce, lest it be cut off.
+    pub withheld: Vec<Withheld>,
 }
 
 /// The server's answer to [`Hello`].
@@ -166,6 +179,9 @@ impl TryFrom<pb::AgentMessage> for FromAgent {
                 resync: applied.resync,
             }),
             Message::Report(report) => Self::Report(report.try_into()?),
+            Message::Withheld(changes) => Self::Withheld(withheld::all(changes)?),
+            Message::Drift(drift) => Self::Drift(drift.try_into()?),
+            Message::Renew(renew) => Self::Renew(fields::short("renew.csr_pem", renew.csr_pem, PEM_MAX)?),
         })
     }
 }
@@ -192,6 +208,9 @@ impl From<&FromAgent> for pb::AgentMessage {
                 resync: applied.resync,
             }),
             FromAgent::Report(batch) => Message::Report(batch.into()),
+            FromAgent::Drift(drift) => Message::Drift(drift.into()),
+            FromAgent::Renew(csr_pem) => Message::Renew(pb::Renew { csr_pem: csr_pem.clone() }),
+            FromAgent::Withheld(changes) => Message::Withheld(withheld::to_wire(changes)),
         };
         Self { message: Some(message) }
     }
@@ -213,6 +232,9 @@ impl TryFrom<pb::ServerMessage> for FromServer {
             Message::BanSnapshot(part) => Self::BanSnapshot(part.try_into()?),
             Message::BanDelta(delta) => Self::BanDelta(delta.try_into()?),
             Message::ReportAck(ack) => Self::ReportAck(ack.try_into()?),
+            Message::Renewed(renewed) => {
+                Self::Renewed(fields::short("renewed.certificate_pem", renewed.certificate_pem, PEM_MAX)?)
+            }
         })
     }
 }
@@ -231,6 +253,9 @@ impl From<&FromServer> for pb::ServerMessage {
             FromServer::BanSnapshot(part) => Message::BanSnapshot(part.into()),
             FromServer::BanDelta(delta) => Message::BanDelta(delta.into()),
             FromServer::ReportAck(ack) => Message::ReportAck((*ack).into()),
+            FromServer::Renewed(certificate_pem) => {
+                Message::Renewed(pb::Renewed { certificate_pem: certificate_pem.clone() })
+            }
         };
         Self { message: Some(message) }
     }
@@ -248,6 +273,7 @@ impl From<&Hello> for pb::Hello {
             policy_digest: hello.policy.map_or_else(Vec::new, |(_, digest)| digest.to_vec()),
             ban_seq: hello.bans.map_or(0, |(seq, _)| seq),
             ban_digest: hello.bans.map_or_else(Vec::new, |(_, digest)| digest.to_bytes().to_vec()),
+            withheld: Some(withheld::to_wire(&hello.withheld)),
         }
     }
 }
@@ -268,6 +294,7 @@ impl TryFrom<pb::Hello> for Hello {
                 .map(|digest| (revision, digest)),
             bans: fields::optional_bytes("hello.ban_digest", &wire.ban_digest)?
                 .map(|digest| (seq, BanDigest::from_bytes(digest))),
+            withheld: withheld::all(wire.withheld.unwrap_or_default())?,
         })
     }
 }
@@ -276,12 +303,9 @@ impl TryFrom<pb::EnrolRequest> for Enrolment {
     type Error = WireError;
 
     fn try_from(wire: pb::EnrolRequest) -> Result<Self, WireError> {
-        let short = |field, text: String, max: usize| {
-            if text.len() <= max { Ok(text) } else { Err(WireError::new(field, format!("longer than {max} bytes"))) }
-        };
         Ok(Self {
-            token: short("enrol.token", wire.token, 4096)?,
-            csr_pem: short("enrol.csr_pem", wire.csr_pem, 8192)?,
+            token: fields::short("enrol.token", wire.token, 4096)?,
+            csr_pem: fields::short("enrol.csr_pem", wire.csr_pem, PEM_MAX)?,
             agent_version: fields::text("enrol.agent_version", wire.agent_version, VERSION_MAX_CHARS)?,
             hostname: fields::text("enrol.hostname", wire.hostname, HOSTNAME_MAX_CHARS)?,
         })

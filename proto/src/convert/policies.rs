@@ -4,6 +4,7 @@ use policy::allowed_ips::{self, AllowedTarget};
 use policy::blocked_ips::MAX_BAN_SECONDS;
 use policy::detection::DetectionRule;
 use policy::net;
+use policy::safety::PhoneLossLimit;
 use policy::snapshot::{AllowedEntry, PolicySnapshot};
 
 use super::{WireError, fields};
@@ -24,6 +25,7 @@ impl From<&PolicySnapshot> for pb::Policy {
             digest: policy.digest().to_vec(),
             allowed: policy.allowed.iter().map(Into::into).collect(),
             detection: Some(pb::DetectionRule { failures, window_seconds, ban_seconds, max_ban_seconds }),
+            phone_loss_limit_percent: Some(policy.phone_loss_limit.percent()),
         }
     }
 }
@@ -38,6 +40,14 @@ impl TryFrom<pb::Policy> for PolicySnapshot {
             revision: fields::number("policy.revision", wire.revision)?,
             allowed: wire.allowed.into_iter().map(AllowedEntry::try_from).collect::<Result<_, _>>()?,
             detection: wire.detection.ok_or_else(|| WireError::new("policy.detection", "missing"))?.try_into()?,
+            // Servers of the first version don't say.
+            phone_loss_limit: wire.phone_loss_limit_percent.map_or_else(
+                || Ok(PhoneLossLimit::default()),
+                |percent| {
+                    PhoneLossLimit::try_from(percent)
+                        .map_err(|problem| WireError::new("policy.phone_loss_limit_percent", problem))
+                },
+            )?,
         };
         if policy.digest() == fields::bytes::<32>("policy.digest", &wire.digest)? {
             Ok(policy)

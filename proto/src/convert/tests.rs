@@ -10,6 +10,7 @@ use policy::detection::DetectionRule;
 use policy::ids::{BanId, BatchId};
 use policy::net;
 use policy::reports::{AttemptCount, DetectedBan, ReportBatch, ReportEvent};
+use policy::safety::{Change, PhoneLossLimit, WITHHELD_MAX, Withheld};
 use policy::snapshot::{AllowedEntry, PolicySnapshot};
 use proptest::prelude::*;
 use prost::Message as _;
@@ -58,12 +59,28 @@ fn any_allowed() -> impl Strategy<Value = AllowedEntry> {
 }
 
 fn any_policy() -> impl Strategy<Value = PolicySnapshot> {
-    (0i64.., prop::collection::vec(any_allowed(), 0..8), 1u32..=10_000, 1u32..=86_400, 1u32..=86_400, 0u32..=86_400)
-        .prop_map(|(revision, allowed, failures, window_seconds, ban_seconds, more)| PolicySnapshot {
+    let detection = (1u32..=10_000, 1u32..=86_400, 1u32..=86_400, 0u32..=86_400).prop_map(
+        |(failures, window_seconds, ban_seconds, more)| DetectionRule {
+            failures,
+            window_seconds,
+            ban_seconds,
+            max_ban_seconds: ban_seconds + more,
+        },
+    );
+    (0i64.., prop::collection::vec(any_allowed(), 0..8), detection, 0u32..=100).prop_map(
+        |(revision, allowed, detection, percent)| PolicySnapshot {
             revision,
             allowed,
-            detection: DetectionRule { failures, window_seconds, ban_seconds, max_ban_seconds: ban_seconds + more },
-        })
+            detection,
+            phone_loss_limit: PhoneLossLimit::try_from(percent).unwrap(),
+        },
+    )
+}
+
+fn any_withheld() -> impl Strategy<Value = Withheld> {
+    let change = prop_oneof![(0i64..).prop_map(Change::Policy), any_net().prop_map(Change::Ban)];
+    (change, any_ms(), any::<bool>(), "[^\\p{Cc}]{0,300}", prop::collection::vec("[^\\p{Cc}]{0,60}", 0..10))
+        .prop_map(|(change, at, rolled_back, reason, lines)| Withheld { change, at, rolled_back, reason, lines })
 }
 
 fn any_evidence() -> impl Strategy<Value = EvidenceEvent> {
@@ -121,6 +138,12 @@ proptest! {
     }
 
     #[test]
+    fn withheld_round_trip(changes in prop::collection::vec(any_withheld(), 0..WITHHELD_MAX)) {
+        let message = FromAgent::Withheld(changes);
+        prop_assert_eq!(FromAgent::try_from(pb::AgentMessage::from(&message)).unwrap(), message);
+    }
+
+    #[test]
     fn report_round_trip(id in any_id(), events in prop::collection::vec(any_event(), 0..10)) {
         let batch = ReportBatch { id: BatchId(id), events };
         prop_assert_eq!(ReportBatch::try_from(pb::Report::from(&batch)).unwrap(), batch);
@@ -143,6 +166,7 @@ proptest! {
         let hello = FromAgent::Hello(Hello {
             agent_version: "0.1.0".into(), hostname: "pbx-1".into(), pbx_kind: "asterisk".into(), pbx_version: "22.10".into(),
             firewall: "nftables".into(), policy, bans: digest.map(|digest| (seq, BanDigest::from_bytes(digest))),
+            withheld: vec![],
         });
         let bytes = pb::AgentMessage::from(&hello).encode_to_vec();
         prop_assert_eq!(agent_message(&bytes).unwrap(), hello);

@@ -28,7 +28,7 @@ pub struct EnrolResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {
-    #[prost(oneof = "agent_message::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "agent_message::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub message: ::core::option::Option<agent_message::Message>,
 }
 /// Nested message and enum types in `AgentMessage`.
@@ -47,11 +47,17 @@ pub mod agent_message {
         BansApplied(super::BansApplied),
         #[prost(message, tag = "6")]
         Report(super::Report),
+        #[prost(message, tag = "7")]
+        Withheld(super::Withheld),
+        #[prost(message, tag = "8")]
+        Renew(super::Renew),
+        #[prost(message, tag = "9")]
+        Drift(super::Drift),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerMessage {
-    #[prost(oneof = "server_message::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "server_message::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<server_message::Message>,
 }
 /// Nested message and enum types in `ServerMessage`.
@@ -70,9 +76,11 @@ pub mod server_message {
         BanDelta(super::BanDelta),
         #[prost(message, tag = "6")]
         ReportAck(super::ReportAck),
+        #[prost(message, tag = "7")]
+        Renewed(super::Renewed),
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Hello {
     #[prost(string, tag = "1")]
     pub agent_version: ::prost::alloc::string::String,
@@ -96,6 +104,8 @@ pub struct Hello {
     pub ban_seq: i64,
     #[prost(bytes = "vec", tag = "9")]
     pub ban_digest: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "10")]
+    pub withheld: ::core::option::Option<Withheld>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Welcome {
@@ -122,6 +132,12 @@ pub struct Heartbeat {
     pub spooled: u64,
     #[prost(uint64, tag = "5")]
     pub dropped: u64,
+    /// Agent only: when all that is never to be blocked was last found in the kernel, in milliseconds since 1970, and how many ranges
+    /// that was; 0 when something was wrong.
+    #[prost(int64, tag = "6")]
+    pub proven_at_ms: i64,
+    #[prost(uint32, tag = "7")]
+    pub proven_ranges: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Policy {
@@ -135,6 +151,9 @@ pub struct Policy {
     pub allowed: ::prost::alloc::vec::Vec<AllowedEntry>,
     #[prost(message, optional, tag = "4")]
     pub detection: ::core::option::Option<DetectionRule>,
+    /// How many of the registered phones, in percent, a change may cost before the agent takes it back. Not in the digest.
+    #[prost(uint32, optional, tag = "5")]
+    pub phone_loss_limit_percent: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AllowedEntry {
@@ -183,6 +202,39 @@ pub struct PolicyRefused {
     /// Why, in words for an administrator; the agent stays on the last good policy.
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
+}
+/// Always the whole of what the agent does not enforce although it should, so that it isn't cut off from the server or from its
+/// phones; at most 50. In `hello`, and sent whenever it changes. What is in force instead is told by policy_applied.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Withheld {
+    #[prost(message, repeated, tag = "1")]
+    pub changes: ::prost::alloc::vec::Vec<WithheldChange>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WithheldChange {
+    #[prost(int64, tag = "3")]
+    pub at_ms: i64,
+    /// It was in force and was taken back; else it was never loaded.
+    #[prost(bool, tag = "4")]
+    pub rolled_back: bool,
+    /// Why, in words; at most 300 characters.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    /// What the policy would change, in words; at most 50 lines of 300 characters.
+    #[prost(string, repeated, tag = "6")]
+    pub lines: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(oneof = "withheld_change::Change", tags = "1, 2")]
+    pub change: ::core::option::Option<withheld_change::Change>,
+}
+/// Nested message and enum types in `WithheldChange`.
+pub mod withheld_change {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Change {
+        #[prost(int64, tag = "1")]
+        PolicyRevision(i64),
+        #[prost(string, tag = "2")]
+        Ban(::prost::alloc::string::String),
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ban {
@@ -249,6 +301,32 @@ pub struct BansApplied {
     /// The agent needs a snapshot.
     #[prost(bool, tag = "4")]
     pub resync: bool,
+}
+/// Something in the firewall wasn't as it should be.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Drift {
+    #[prost(int64, tag = "1")]
+    pub at_ms: i64,
+    /// In words; at most 50 of 300 characters.
+    #[prost(string, repeated, tag = "2")]
+    pub found: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whether all of it was put right.
+    #[prost(bool, tag = "3")]
+    pub repaired: bool,
+}
+/// The agent's certificate has passed two thirds of its life.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Renew {
+    /// PKCS#10 certificate request, PEM. Only its public key is used.
+    #[prost(string, tag = "1")]
+    pub csr_pem: ::prost::alloc::string::String,
+}
+/// The certificate before it holds until a stream is opened with this one.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Renewed {
+    /// The client certificate, PEM.
+    #[prost(string, tag = "1")]
+    pub certificate_pem: ::prost::alloc::string::String,
 }
 /// A batch is stored once, however often it is sent.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -15,12 +15,13 @@ use crate::connections::Connections;
 use crate::http::limits::Limits;
 use crate::http::{Portal, serving};
 use crate::installation::Installation;
-use crate::{http, jobs, rpc};
+use crate::{descriptors, http, jobs, rpc};
 
 /// Requests under way and jobs get so long to finish.
 const GRACE: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
+    descriptors::raise_limit();
     let mailer = match &config.mail.smtp_url {
         Some(url) => Some(Mailer::new(url.expose(), &config.mail.from).map_err(anyhow::Error::msg)?),
         None => None,
@@ -67,7 +68,8 @@ async fn serve(
         agents.address = ctx.settings().agent_address,
         "Ringfence is up"
     );
-    let connections = Connections::new(serving::PER_SOURCE, &config.http.trusted_proxies);
+    let most = serving::most(descriptors::of_browsers(config.database.max_connections));
+    let connections = Connections::new(most, &config.http.trusted_proxies);
     let pages = serving::serve(pages, http::router(portal), connections, stopping.clone());
     let pages = within_grace(
         async {

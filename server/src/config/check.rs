@@ -1,5 +1,7 @@
 //! What settings must be to each other.
 
+use std::net::SocketAddr;
+
 use url::{Host, Url};
 
 use super::Config;
@@ -76,6 +78,13 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         !config.development.mailbox || url.scheme() == "http",
         "development.mailbox: it shows everyone's mail; it must be off when http.public_url is https".to_owned(),
     );
+    must(
+        !config.development.mailbox || is_own_machine(config.http.listen),
+        format!(
+            "development.mailbox: it shows everyone's mail; it must be off when http.listen ({}) is not this machine only, such as 127.0.0.1",
+            config.http.listen
+        ),
+    );
     problems
 }
 
@@ -87,6 +96,11 @@ pub(super) fn is_local(url: &Url) -> bool {
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     }
+}
+
+/// Whether only this very machine reaches what listens there.
+pub(super) fn is_own_machine(listen: SocketAddr) -> bool {
+    listen.ip().to_canonical().is_loopback()
 }
 
 fn has_scheme(text: &str, schemes: &[&str]) -> bool {

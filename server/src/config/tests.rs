@@ -61,3 +61,21 @@ fn a_real_installation_has_no_mailbox_and_needs_a_master_key() {
         load("[http]\npublic_url = \"https://ringfence.example\"\n[development]\nmailbox = true", &[]).unwrap_err();
     assert!(errors.0[0].starts_with("development.mailbox"));
 }
+
+#[test]
+fn the_mailbox_is_for_this_machine_only() {
+    for (listen, own) in [
+        ("127.0.0.1:3000", true),
+        ("[::1]:3000", true),
+        ("[::ffff:127.0.0.1]:3000", true),
+        ("0.0.0.0:3000", false),
+        ("[::]:3000", false),
+    ] {
+        let toml = format!("[http]\nlisten = \"{listen}\"\n");
+        assert_eq!(load(&toml, &[]).unwrap().development.mailbox, own, "{listen}, by itself");
+        let asked_for = load(&toml, &[("RINGFENCE__DEVELOPMENT__MAILBOX", "true")]);
+        assert_eq!(asked_for.is_ok(), own, "{listen}, asked for");
+    }
+    let errors = load("[http]\nlisten = \"192.0.2.1:3000\"\n[development]\nmailbox = true", &[]).unwrap_err();
+    assert!(errors.0.len() == 1 && errors.0[0].starts_with("development.mailbox"), "{errors}");
+}

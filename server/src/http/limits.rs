@@ -44,7 +44,7 @@ pub struct Limit {
 pub struct Limits {
     /// Any request.
     pub all: Limit,
-    /// Login, sign-up, codes, passwords.
+    /// Login, sign-up, codes, passwords; and, counted apart, how strong a password is.
     pub account: Limit,
     /// Enrolment of agents.
     pub enrolment: Limit,

@@ -1,9 +1,14 @@
-//! `/dev/mailbox`: the mail that was not sent because no mail server is configured. Exists in development only.
+//! `/dev/mailbox`: the mail that was not sent because no mail server is configured. Exists in development only, and for this
+//! machine only, since the links in it open accounts.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use actions::Ctx;
-use axum::extract::State;
+use app::context::ClientAddress;
+use app::error::ApiError;
+use axum::Extension;
+use axum::extract::{ConnectInfo, State};
 use axum::response::Html;
 
 use super::api_errors::ApiFailure;
@@ -11,7 +16,15 @@ use super::api_errors::ApiFailure;
 const SHOWN: i64 = 50;
 
 /// The page.
-pub async fn show(State(ctx): State<Ctx>) -> Result<Html<String>, ApiFailure> {
+pub async fn show(
+    State(ctx): State<Ctx>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(ClientAddress(client)): Extension<ClientAddress>,
+) -> Result<Html<String>, ApiFailure> {
+    // Both: what comes through a proxy on this machine comes from elsewhere.
+    if ![peer.ip(), client].iter().all(|address| address.to_canonical().is_loopback()) {
+        return Err(ApiFailure(ApiError::NotFound));
+    }
     let mails = store::mails::newest(ctx.store(), SHOWN).await.map_err(actions::ActError::from)?;
     let mut page = String::from(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\

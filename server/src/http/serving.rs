@@ -1,8 +1,10 @@
 //! The port of the pages: connections that dawdle are closed, and no source holds all that there are.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use actions::chain;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -12,15 +14,31 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::connections::{Connections, Place};
+use super::taken::Taken;
+use crate::connections::{Connections, Most, Place};
 
-/// Connections of one source at a time: many people behind one address, each with a few, and far fewer than there are.
-pub const PER_SOURCE: usize = 200;
-/// The head of a request has to be there so long after the connection, or after the request before it.
+/// Connections of one source at a time: many people behind one address, each with a few.
+const PER_SOURCE: usize = 200;
+/// And no source has more than this part of all.
+const PART_OF_SOURCE: usize = 8;
+/// And an IPv6 /48 so many times as much as one of its sources.
+const SOURCES_OF_SITE: usize = 4;
+/// The head of the first request has to be there so long after the connection.
+const FIRST_HEAD: Duration = Duration::from_secs(10);
+/// The head of each further request has to be there so long after the request before it.
 const HEAD: Duration = Duration::from_secs(30);
+/// Who takes nothing of what it asked for is let go after so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many connections there may be, `all` of them together.
+pub fn most(all: usize) -> Most {
+    let source = PER_SOURCE.min(all / PART_OF_SOURCE);
+    Most { source, site: source * SOURCES_OF_SITE, all }
+}
 
 /// Serves pages until `stopping`, then completes the requests under way.
 pub async fn serve(listener: TcpListener, router: Router, connections: Connections, stopping: CancellationToken) {
@@ -35,7 +53,7 @@ pub async fn serve(listener: TcpListener, router: Router, connections: Connectio
                 if let Some(place) = connections.admit(peer.ip()) {
                     converse(stream, peer, router.clone(), place, &graceful);
                 } else {
-                    tracing::debug!(%peer, "a source has too many connections");
+                    tracing::debug!(%peer, "no connection is left for this source");
                 }
             }
             Err(error) => {
@@ -49,7 +67,10 @@ pub async fn serve(listener: TcpListener, router: Router, connections: Connectio
 }
 
 fn converse(stream: TcpStream, peer: SocketAddr, router: Router, place: Place, graceful: &GracefulShutdown) {
+    let asked = CancellationToken::new();
+    let begun = asked.clone();
     let service = tower::service_fn(move |request: Request<Incoming>| {
+        begun.cancel();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request)
@@ -57,12 +78,22 @@ fn converse(stream: TcpStream, peer: SocketAddr, router: Router, place: Place, g
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        .serve_connection(TokioIo::new(Taken::new(stream, PATIENCE)), TowerToHyperService::new(service));
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%peer, %error, "a browser's connection broke");
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%peer, error = %chain(&error), "a browser's connection broke");
+            },
+            () = nothing_asked(asked) => tracing::debug!(%peer, "a connection on which nothing was asked"),
         }
         drop(place);
     });
+}
+
+/// Ends when the first request has not come in time, and never when it has.
+async fn nothing_asked(asked: CancellationToken) {
+    if timeout(FIRST_HEAD, asked.cancelled()).await.is_ok() {
+        pending::<()>().await;
+    }
 }

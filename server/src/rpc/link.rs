@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use actions::agents::{self, Agent, Health};
 use actions::bus::{Change, Topic};
-use actions::{ActError, Ctx};
+use actions::{ActError, Ctx, chain};
 use policy::pbxes::HEARTBEAT_SECONDS;
+use policy::reports::ReportEvent;
 use proto::convert::{FromAgent, FromServer, Hello, ReportAck, Welcome};
 use proto::pb;
 use tokio::sync::{broadcast, mpsc};
@@ -26,6 +27,9 @@ const WAITING: usize = 64;
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence for three heartbeats ends the stream.
 const SILENCE: Duration = Duration::from_secs(3 * HEARTBEAT_SECONDS as u64);
+/// So many bans a second are taken from one PBX in the long run; a real attack brings far fewer, and what a stolen certificate may
+/// write has an end. Who reports faster is read later.
+const BANS_PER_SECOND: u32 = 50;
 /// How often is looked for changes whose notification was lost.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -84,7 +88,7 @@ impl Link {
             Err(end) => Err(end),
         };
         if let Err(error) = agents::disconnected(&self.ctx, &self.agent, self.id).await {
-            tracing::warn!(pbx.id = %self.agent.pbx_id, %error, "noting that an agent left");
+            tracing::warn!(pbx.id = %self.agent.pbx_id, error = chain(&error), "noting that an agent left");
         }
         let reason = match &end {
             Ok(()) => "the agent closed it",
@@ -102,19 +106,30 @@ impl Link {
         let first =
             timeout(HELLO_TIMEOUT, incoming.message()).await.map_err(|_| Status::deadline_exceeded("no hello"))??;
         let first = first.ok_or_else(|| Status::cancelled("the stream ended before hello"))?;
-        let FromAgent::Hello(Hello { agent_version, hostname, pbx_kind, pbx_version, firewall, bans, .. }) =
-            first.try_into()?
+        let FromAgent::Hello(Hello {
+            agent_version,
+            hostname,
+            pbx_kind,
+            pbx_version,
+            firewall,
+            policy,
+            bans,
+            withheld,
+        }) = first.try_into()?
         else {
             return Err(Status::failed_precondition("the first message must be hello"));
         };
-        let hello = agents::Hello { agent_version, hostname, pbx_kind, pbx_version, firewall };
+        let hello = agents::Hello { agent_version, hostname, pbx_kind, pbx_version, firewall, withheld };
         agents::connected(&self.ctx, &self.agent, self.id, hello).await.map_err(status)?;
         tracing::info!(tenant.id = %self.agent.tenant_id, pbx.id = %self.agent.pbx_id, "An agent connected");
+        // So that the portal does not show an agent as behind that has it all.
+        if let Some((revision, digest)) = policy {
+            agents::policy_applied(&self.ctx, &self.agent, revision, &digest, None).await.map_err(status)?;
+        }
         if let Some((seq, digest)) = bans {
-            // So that the portal does not show an agent as behind that has it all.
             agents::bans_applied(&self.ctx, &self.agent, seq, digest, None).await.map_err(status)?;
         }
-        let mut outbox = Outbox::new(bans);
+        let mut outbox = Outbox::new(policy, bans);
         outbox.push(FromServer::Welcome(Welcome {
             heartbeat_seconds: HEARTBEAT_SECONDS,
             server_time: self.ctx.now(),
@@ -131,21 +146,28 @@ impl Link {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent_until = Instant::now() + SILENCE;
+        let mut read_from = Instant::now();
         loop {
             let wants_to_send = outbox.wants_to_send();
             tokio::select! {
                 () = stopping.cancelled() => return Err(Status::unavailable("the portal stops")),
                 () = sleep_until(silent_until) => return Err(Status::deadline_exceeded("the agent was silent for three heartbeats")),
-                message = incoming.message(), if outbox.waiting() < WAITING => {
+                message = async { sleep_until(read_from).await; incoming.message().await }, if outbox.waiting() < WAITING => {
                     let Some(message) = message? else { return Ok(()) };
-                    silent_until = Instant::now() + SILENCE;
-                    self.hear(message.try_into()?, &mut outbox).await?;
+                    let bans = self.hear(message.try_into()?, &mut outbox).await?;
+                    read_from = Instant::now().max(read_from) + Duration::from_secs(1) * bans / BANS_PER_SECOND;
+                    silent_until = read_from + SILENCE;
                 }
                 change = changes.recv() => self.changed(change, &mut outbox).await?,
                 _ = heartbeat.tick() => outbox.push(FromServer::Heartbeat(pb::Heartbeat { sent_at_ms: self.now_ms(), ..Default::default() })),
                 _ = look.tick() => {
                     self.identify_again().await?;
-                    outbox.look(&self.ctx, &self.agent).await.map_err(status)?;
+                    match outbox.look(&self.ctx, &self.agent).await {
+                        Err(ActError::Internal { source, error_id }) => {
+                            tracing::warn!(error.id = %error_id, error = chain(&*source), "looking for changes");
+                        }
+                        looked => looked.map_err(status)?,
+                    }
                 }
                 permit = out.reserve(), if wants_to_send => {
                     let Ok(permit) = permit else { return Ok(()) };
@@ -157,23 +179,31 @@ impl Link {
         }
     }
 
-    async fn hear(&mut self, message: FromAgent, outbox: &mut Outbox) -> Result<(), Status> {
+    /// Answers how many bans it brought.
+    async fn hear(&mut self, message: FromAgent, outbox: &mut Outbox) -> Result<u32, Status> {
         match message {
             FromAgent::Hello(_) => return Err(Status::failed_precondition("hello comes once")),
-            FromAgent::Heartbeat(pb::Heartbeat { bans, registered, dropped, .. }) => {
-                let health = Health { bans, registered, dropped };
+            FromAgent::Heartbeat(beat) => {
+                let health = health(&beat);
                 if !agents::heartbeat(&self.ctx, &self.agent, self.id, health).await.map_err(status)? {
                     self.identify_again().await?;
-                    return Err(Status::aborted("another stream of this PBX has taken over"));
+                    return Err(taken_over());
                 }
             }
             FromAgent::PolicyApplied(applied) => {
                 outbox.policy_applied(applied.revision, applied.digest);
-                agents::policy_applied(&self.ctx, &self.agent, applied.revision, &applied.digest, applied.took_us)
-                    .await
-                    .map_err(status)?;
+                agents::policy_applied(
+                    &self.ctx,
+                    &self.agent,
+                    applied.revision,
+                    &applied.digest,
+                    Some(applied.took_us),
+                )
+                .await
+                .map_err(status)?;
             }
             FromAgent::PolicyRefused(refused) => {
+                outbox.policy_refused(refused.revision);
                 agents::policy_refused(&self.ctx, &self.agent, refused.revision, &refused.reason)
                     .await
                     .map_err(status)?;
@@ -186,14 +216,25 @@ impl Link {
                         .map_err(status)?;
                 }
             }
+            FromAgent::Withheld(withheld) => {
+                agents::withheld(&self.ctx, &self.agent, &withheld).await.map_err(status)?;
+            }
+            FromAgent::Drift(drift) => agents::drifted(&self.ctx, &self.agent, drift).await.map_err(status)?,
+            FromAgent::Renew(csr_pem) => match agents::renew(&self.ctx, &self.agent, &csr_pem).await {
+                Ok(certificate_pem) => outbox.push(FromServer::Renewed(certificate_pem)),
+                // Its certificate holds; it asks again.
+                Err(error) => tracing::warn!(pbx.id = %self.agent.pbx_id, %error, "renewing a certificate"),
+            },
             FromAgent::Report(batch) => {
                 let batch_id = batch.id;
+                let bans = batch.events.iter().filter(|event| matches!(event, ReportEvent::Detected(_))).count();
                 let ban_seq = agents::report(&self.ctx, &self.agent, batch_id, batch.events).await.map_err(status)?;
                 outbox.push(FromServer::ReportAck(ReportAck { batch_id, ban_seq }));
                 outbox.bans_changed();
+                return Ok(u32::try_from(bans).unwrap_or(u32::MAX));
             }
         }
-        Ok(())
+        Ok(0)
     }
 
     async fn changed(
@@ -221,16 +262,18 @@ impl Link {
         Ok(())
     }
 
-    /// Whether the certificate still holds; a revoked PBX is cut off at once.
+    /// Whether the certificate still holds and this still is the stream of its PBX; a revoked one is cut off at once, and so is all but
+    /// the newest stream.
     async fn identify_again(&mut self) -> Result<(), Status> {
         match agents::identify(&self.ctx, &self.certificate).await {
+            Ok(agent) if agent.link_id != Some(self.id) => Err(taken_over()),
             Ok(agent) => {
                 self.agent = agent;
                 Ok(())
             }
             // The database may be away for a moment; the next look asks again.
             Err(ActError::Internal { source, error_id }) => {
-                tracing::warn!(error.id = %error_id, error = %source, "looking an agent up");
+                tracing::warn!(error.id = %error_id, error = chain(&*source), "looking an agent up");
                 Ok(())
             }
             Err(error) => Err(status(error)),
@@ -239,5 +282,20 @@ impl Link {
 
     fn now_ms(&self) -> i64 {
         i64::try_from(self.ctx.now().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+    }
+}
+
+fn taken_over() -> Status {
+    Status::aborted("another stream of this PBX has taken over")
+}
+
+fn health(beat: &pb::Heartbeat) -> Health {
+    let proven_at = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(beat.proven_at_ms) * 1_000_000).ok();
+    Health {
+        bans: i64::try_from(beat.bans).unwrap_or(i64::MAX),
+        registered: i32::try_from(beat.registered).unwrap_or(i32::MAX),
+        dropped: i64::try_from(beat.dropped).unwrap_or(i64::MAX),
+        proven_at: proven_at.filter(|_| beat.proven_at_ms > 0),
+        proven_ranges: i32::try_from(beat.proven_ranges).unwrap_or(i32::MAX),
     }
 }

@@ -2,12 +2,14 @@
 //! stream has room the newest is read and sent. An agent that is slow gets the newest next; none is dropped.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use actions::agents::{self, Agent, BanSync};
 use actions::{ActError, Ctx};
 use policy::bans::BanDigest;
 use policy::snapshot::PolicySnapshot;
 use proto::convert::{self, BanDelta, FromServer};
+use tokio::time::Instant;
 
 /// What one agent has been sent and what it is still to get.
 #[derive(Debug)]
@@ -20,12 +22,35 @@ pub(super) struct Outbox {
     bans_changed: bool,
     /// Number and digest of the set of bans that the agent has once it has applied all that was sent; `None` when unknown.
     bans: Option<(i64, BanDigest)>,
+    /// How often the whole set may be asked for at the moment, when that was counted, and whether it is asked for.
+    resyncs: u32,
+    counted: Instant,
+    resync: bool,
+    /// When a refused policy is offered again.
+    offer_again: Option<Instant>,
 }
 
+/// One agent may ask for the whole set of bans so often at once, and once more after each such time: reading it costs much, asking
+/// nothing.
+const RESYNCS: u32 = 3;
+const RESYNC_EVERY: Duration = Duration::from_secs(10);
+/// A refusal may have had a passing reason.
+const OFFER_AGAIN: Duration = Duration::from_secs(30);
+
 impl Outbox {
-    /// For an agent that says which set of bans it holds. The policy it gets anyway.
-    pub(super) fn new(bans: Option<(i64, BanDigest)>) -> Self {
-        Self { queue: VecDeque::new(), policy_changed: true, policy: None, bans_changed: true, bans }
+    /// For an agent that says which policy and which set of bans it holds: it gets what differs.
+    pub(super) fn new(policy: Option<(i64, [u8; 32])>, bans: Option<(i64, BanDigest)>) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            policy_changed: true,
+            policy,
+            bans_changed: true,
+            bans,
+            resyncs: RESYNCS,
+            counted: Instant::now(),
+            resync: false,
+            offer_again: None,
+        }
     }
 
     pub(super) fn push(&mut self, message: FromServer) {
@@ -64,8 +89,28 @@ impl Outbox {
         let differs = self.bans.is_some_and(|(sent, expected)| sent == seq && expected != digest);
         if resync || differs {
             tracing::info!(seq, "an agent needs the whole set of bans");
+            self.resync = true;
+            self.grant_resync();
+        }
+    }
+
+    fn grant_resync(&mut self) {
+        if self.counted.elapsed() >= RESYNC_EVERY {
+            self.counted = Instant::now();
+            self.resyncs = RESYNCS.min(self.resyncs + 1);
+        }
+        if self.resync && self.resyncs > 0 {
+            self.resyncs -= 1;
+            self.resync = false;
             self.bans = None;
             self.bans_changed = true;
+        }
+    }
+
+    /// The agent says that it can't apply a policy: later it may.
+    pub(super) fn policy_refused(&mut self, revision: i64) {
+        if self.policy.is_some_and(|(sent, _)| sent == revision) {
+            self.offer_again = Some(Instant::now() + OFFER_AGAIN);
         }
     }
 
@@ -74,6 +119,12 @@ impl Outbox {
         let revision = agents::revision(ctx, agent).await?;
         self.policy_changed |= self.policy.is_none_or(|(sent, _)| sent != revision);
         self.bans_changed = true;
+        self.grant_resync();
+        if self.offer_again.is_some_and(|due| due <= Instant::now()) {
+            self.offer_again = None;
+            self.policy = None;
+            self.policy_changed = true;
+        }
         Ok(())
     }
 
@@ -98,6 +149,7 @@ impl Outbox {
             return Ok(None);
         }
         self.policy = Some(mark);
+        self.offer_again = None;
         Ok(Some(policy))
     }
 
@@ -110,9 +162,6 @@ impl Outbox {
                 self.queue.push_back(FromServer::BanDelta(BanDelta { from_seq, to_seq, digest, changes }));
             }
             BanSync::Snapshot { seq, digest, bans } => {
-                if BanDigest::of(&bans) != digest {
-                    tracing::error!(seq, "the digest of a tenant's bans does not fit the bans");
-                }
                 self.bans = Some((seq, digest));
                 self.queue.extend(convert::snapshot_parts(seq, &bans).into_iter().map(FromServer::BanSnapshot));
             }
@@ -126,8 +175,7 @@ mod tests {
     use super::*;
 
     fn settled() -> Outbox {
-        let mut outbox = Outbox::new(Some((7, BanDigest::default())));
-        outbox.policy = Some((3, [1; 32]));
+        let mut outbox = Outbox::new(Some((3, [1; 32])), Some((7, BanDigest::default())));
         (outbox.policy_changed, outbox.bans_changed) = (false, false);
         outbox
     }
@@ -151,6 +199,32 @@ mod tests {
         let mut outbox = settled();
         outbox.bans_applied(2, BanDigest::default(), true);
         assert!(outbox.bans.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn asking_again_and_again_brings_no_more_snapshots() {
+        let mut outbox = settled();
+        let mut sent = 0;
+        for ms in 0..60_000 {
+            outbox.bans_applied(2, BanDigest::default(), true);
+            if std::mem::take(&mut outbox.bans_changed) {
+                sent += 1;
+            }
+            if ms % 1_000 == 0 {
+                tokio::time::advance(Duration::from_secs(1)).await;
+            }
+        }
+        assert!((RESYNCS..=RESYNCS + 7).contains(&sent), "{sent} in a minute");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_policy_is_due_again_later() {
+        let mut outbox = settled();
+        outbox.policy_refused(2);
+        assert_eq!(outbox.offer_again, None, "another revision");
+        outbox.policy_refused(3);
+        assert!(outbox.offer_again.is_some_and(|due| due > Instant::now()));
+        assert!(!outbox.wants_to_send());
     }
 
     #[test]

@@ -10,25 +10,30 @@ use actions::Ctx;
 use actions::ca::ServerCertificate;
 use anyhow::Context as _;
 use futures::Stream;
+use futures::future::maybe_done;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::Sleep;
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
-use crate::connections::{Connections, Place};
+use super::newcomers::{Newcomer, Newcomers};
+use crate::connections::{Connections, Most, Place};
+use crate::descriptors;
 
-/// Handshakes under way at a time; the rest wait in the listener's queue.
-const HANDSHAKES: usize = 256;
-/// Connections of one source at a time, those under way included: PBXes behind one address, and far fewer than there are.
+/// Handshakes under way, and connections without a certificate. Of many PBXes behind one address that come back at once
+/// the others try again a little later.
+const NEWCOMERS: Most = Most { source: 8, site: 32, all: 256 };
+/// Connections of one source at a time, newcomers included: PBXes behind one address.
 const PER_SOURCE: usize = 64;
+/// Connections of one IPv6 /48 at a time.
+const PER_SITE: usize = 256;
 /// A peer that takes longer for its handshake is let go.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Who shows no certificate has come to enrol and gets so long for it.
@@ -65,11 +70,11 @@ pub(super) fn accept(
     stopping: CancellationToken,
 ) -> impl Stream<Item = io::Result<AgentStream>> + use<> {
     let (sender, receiver) = mpsc::channel(16);
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-    let connections = Connections::new(PER_SOURCE, &[]);
+    let newcomers = Newcomers::new(NEWCOMERS);
+    let connections = Connections::new(Most { source: PER_SOURCE, site: PER_SITE, all: descriptors::of_agents() }, &[]);
     tokio::spawn(async move {
         let acceptor = TlsAcceptor::from(config);
-        while let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await {
+        loop {
             let accepted = tokio::select! {
                 () = stopping.cancelled() => return,
                 accepted = listener.accept() => accepted,
@@ -83,41 +88,69 @@ pub(super) fn accept(
                     continue;
                 }
             };
-            let Some(place) = connections.admit(peer.ip()) else {
-                tracing::debug!(%peer, "a source has too many connections");
+            let (Some(place), Some(newcomer)) = (connections.admit(peer.ip()), newcomers.admit(peer.ip())) else {
+                tracing::debug!(%peer, "no connection is left for this source");
                 continue;
             };
             let (acceptor, sender) = (acceptor.clone(), sender.clone());
             tokio::spawn(async move {
-                // Small messages must not wait for each other.
-                let _ = stream.set_nodelay(true);
-                match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => {
-                        let _ = sender.send(Ok(AgentStream::new(stream, place))).await;
-                    }
-                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                    Err(_) => tracing::debug!("a TLS handshake took too long"),
+                if let Some(stream) = shake_hands(&acceptor, stream, &newcomer).await {
+                    let _ = sender.send(Ok(AgentStream::new(stream, place, newcomer))).await;
                 }
-                drop(permit);
             });
         }
     });
     ReceiverStream::new(receiver)
 }
 
+async fn shake_hands(acceptor: &TlsAcceptor, stream: TcpStream, newcomer: &Newcomer) -> Option<TlsStream<TcpStream>> {
+    // Small messages must not wait for each other.
+    let _ = stream.set_nodelay(true);
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)) => shaken,
+        () = newcomer.sent_away() => {
+            tracing::debug!("a TLS handshake had to go for a newer one");
+            return None;
+        }
+    };
+    match shaken {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("a TLS handshake took too long");
+            None
+        }
+    }
+}
+
 /// A connection of an agent, or of one that enrols.
 pub(super) struct AgentStream {
     stream: TlsStream<TcpStream>,
-    /// When it ends in any case: without a certificate soon.
-    ends: Option<Pin<Box<Sleep>>>,
+    /// When it ends in any case; only without a certificate.
+    ends: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     _place: Place,
 }
 
 impl AgentStream {
-    fn new(stream: TlsStream<TcpStream>, place: Place) -> Self {
-        let known = stream.get_ref().1.peer_certificates().is_some();
-        let ends = (!known).then(|| Box::pin(tokio::time::sleep(ENROLMENT)));
+    /// Who shows a certificate is no newcomer any more.
+    fn new(stream: TlsStream<TcpStream>, place: Place, newcomer: Newcomer) -> Self {
+        let ends: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = match stream.get_ref().1.peer_certificates() {
+            Some(_) => None,
+            // Maybe done: it is asked again after its end.
+            None => Some(Box::pin(maybe_done(end_of_enrolment(newcomer)))),
+        };
         Self { stream, ends, _place: place }
+    }
+}
+
+/// Ends when the time for an enrolment is over, or when others need the place.
+async fn end_of_enrolment(newcomer: Newcomer) {
+    tokio::select! {
+        () = tokio::time::sleep(ENROLMENT) => {},
+        () = newcomer.sent_away() => {},
     }
 }
 

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "in a test whatever is not expected fails it")]
 
 mod account;
+mod agent_port;
 mod audit_coverage;
 mod authz_matrix;
 mod bad_input;

@@ -175,6 +175,7 @@ fn hello() -> FromAgent {
         firewall: "memory".to_owned(),
         policy: None,
         bans: None,
+        withheld: vec![],
     })
 }
 
@@ -365,10 +366,37 @@ async fn a_newer_stream_of_the_same_pbx_takes_over() {
     let agent = portal.enrolled("hq").await;
     let first = portal.connect(&agent).await;
     let mut second = portal.connect(&agent).await;
-    first.say(FromAgent::Heartbeat(pb::Heartbeat::default())).await;
+    // Without a word from its agent.
     assert_eq!(first.end().await, Some(Code::Aborted));
     portal.block("203.0.113.9").await;
     second.hear(|message| matches!(message, FromServer::BanDelta(_))).await;
+}
+
+#[tokio::test]
+async fn who_holds_the_policy_is_not_sent_it() {
+    let portal = Portal::start().await;
+    let agent = portal.enrolled("hq").await;
+    let mut link = portal.open(Some(agent.identity.clone())).await.unwrap();
+    link.say(hello()).await;
+    let FromServer::Policy(policy) = link.hear(|message| matches!(message, FromServer::Policy(_))).await else {
+        unreachable!()
+    };
+    drop(link);
+    let FromAgent::Hello(mut hello) = hello() else { unreachable!() };
+    hello.policy = Some((policy.revision, policy.digest()));
+    hello.bans = Some((0, BanDigest::default()));
+    let mut link = portal.open(Some(agent.identity.clone())).await.unwrap();
+    link.say(FromAgent::Hello(hello.clone())).await;
+    link.hear(|message| matches!(message, FromServer::Welcome(_))).await;
+    portal.block("203.0.113.9").await;
+    let next = link.hear(|message| !matches!(message, FromServer::Heartbeat(_))).await;
+    assert!(matches!(next, FromServer::BanDelta(_)), "{next:?}");
+    drop(link);
+    // Another content under the same number is not what was wanted.
+    hello.policy = Some((policy.revision, [7; 32]));
+    let mut link = portal.open(Some(agent.identity.clone())).await.unwrap();
+    link.say(FromAgent::Hello(hello)).await;
+    link.hear(|message| matches!(message, FromServer::Policy(_))).await;
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ pub fn body(operation: Operation, things: &Things) -> Value {
         Operation::EditAllowedIp => {
             json!({ "id": things.allowed_ip, "form": { "target": "192.0.2.128/28", "note": "", "expires_at": "" }, "insist": false })
         }
-        Operation::DeleteAllowedIps => json!({ "ids": [things.allowed_ip] }),
+        Operation::DeleteAllowedIps => json!({ "ids": [things.allowed_ip], "insist": false }),
         Operation::ImportAllowedIps => json!({ "csv": "target,note\n192.0.2.200,imported\n" }),
         Operation::ListBlockedIps => json!({ "filter": filter, "after": null }),
         Operation::ShowBlockedIp => json!({ "id": things.ban }),

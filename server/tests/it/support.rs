@@ -122,8 +122,13 @@ impl TestServer {
     }
 
     /// Sends a request.
-    pub async fn send(&self, mut request: Request<Body>) -> Response {
-        request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 7], 4711))));
+    pub async fn send(&self, request: Request<Body>) -> Response {
+        self.send_from([192, 0, 2, 7], request).await
+    }
+
+    /// Sends a request from an address.
+    pub async fn send_from(&self, address: [u8; 4], mut request: Request<Body>) -> Response {
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from((address, 4711))));
         self.router.clone().oneshot(request).await.unwrap()
     }
 

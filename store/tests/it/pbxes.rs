@@ -2,6 +2,7 @@
 
 use policy::ids::{BatchId, PbxId};
 use policy::pbxes::{OFFLINE_AFTER_SECONDS, Pbx, PbxState};
+use store::agents::Health;
 use store::{StoreError, TenantTx};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -51,6 +52,8 @@ async fn a_certificate_holds_until_expired_replaced_or_revoked() {
     assert!(!known(&mut tx, b"alpha", NOW + Duration::DAY).await, "expired");
     assert!(!known(&mut tx, b"beta", NOW).await, "of another tenant");
     store::agents::insert_certificate(&mut tx, world.a.pbx, b"second", NOW, NOW + Duration::DAY).await.unwrap();
+    assert!(known(&mut tx, b"alpha", NOW).await, "until the new one is used");
+    assert_eq!(store::agents::revoke_certificates(&mut tx, world.a.pbx, Some(b"second"), NOW).await.unwrap(), 1);
     assert!(!known(&mut tx, b"alpha", NOW).await, "replaced");
     assert!(known(&mut tx, b"second", NOW).await);
     assert!(store::pbxes::revoke(&mut tx, world.a.pbx, NOW).await.unwrap());
@@ -76,12 +79,22 @@ async fn states() {
     assert!(store::agents::connected(&mut tx, id, first, &described, NOW).await.unwrap());
     assert_eq!(pbx(&mut tx, NOW).await.state, PbxState::Online);
     assert_eq!(pbx(&mut tx, NOW + Duration::seconds(OFFLINE_AFTER_SECONDS)).await.state, PbxState::Offline);
-    assert!(store::agents::heard(&mut tx, id, first, 7, 12, 1, NOW + Duration::seconds(10)).await.unwrap());
+    assert!(
+        store::agents::heard(
+            &mut tx,
+            id,
+            first,
+            Health { bans: 7, registered: 12, dropped: 1, ..Health::default() },
+            NOW + Duration::seconds(10)
+        )
+        .await
+        .unwrap()
+    );
     assert_eq!(pbx(&mut tx, NOW + Duration::seconds(OFFLINE_AFTER_SECONDS)).await.state, PbxState::Online);
 
     // A newer stream takes over, and the end of the older one changes nothing.
     assert!(store::agents::connected(&mut tx, id, second, &described, NOW).await.unwrap());
-    assert!(!store::agents::heard(&mut tx, id, first, 0, 0, 0, NOW).await.unwrap());
+    assert!(!store::agents::heard(&mut tx, id, first, Health::default(), NOW).await.unwrap());
     assert!(!store::agents::disconnected(&mut tx, id, first).await.unwrap());
     assert_eq!(pbx(&mut tx, NOW).await.state, PbxState::Online);
     assert!(store::agents::disconnected(&mut tx, id, second).await.unwrap());
@@ -95,7 +108,7 @@ async fn what_was_applied_and_refused() {
     let id = world.a.pbx;
     store::agents::policy_refused(&mut tx, id, "no nftables").await.unwrap();
     assert_eq!(pbx(&mut tx, NOW).await.last_refusal, "no nftables");
-    store::agents::policy_applied(&mut tx, id, 1, &[0xab, 0x01], 900).await.unwrap();
+    store::agents::policy_applied(&mut tx, id, 1, &[0xab, 0x01], Some(900)).await.unwrap();
     store::agents::bans_applied(&mut tx, id, 1, Some(40)).await.unwrap();
     let pbx = pbx(&mut tx, NOW).await;
     assert_eq!((pbx.applied_revision, pbx.applied_digest.as_str(), pbx.last_refusal.as_str()), (1, "ab01", ""));
