@@ -109,3 +109,56 @@ async fn enrolment(ctx: &Ctx, caller: &Caller) -> Result<Option<String>, ActErro
     };
     Ok(command.command.split_whitespace().last().map(str::to_owned))
 }
+
+/// An agent of a simulated fleet.
+#[derive(Clone, Serialize)]
+pub struct FleetMember {
+    /// Where agents reach the server, `host:port`.
+    pub server: String,
+    /// Private key, PEM.
+    pub key_pem: String,
+    /// Client certificate, PEM.
+    pub certificate_pem: String,
+    /// The server's CA, PEM.
+    pub ca_pem: String,
+}
+
+/// Makes a tenant with so many enrolled PBXes, to measure an installation with; nobody can log in to it.
+///
+/// # Errors
+/// When the installation is not for development.
+pub async fn fleet(ctx: &Ctx, tenant: usize, agents: usize) -> Result<Vec<FleetMember>, ActError> {
+    if !ctx.settings().development_mailbox {
+        return Err(ActError::Refused("A simulated fleet is for development only (development.mailbox).".to_owned()));
+    }
+    let (id, address) = (TenantId(Uuid::now_v7()), IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let sign_up = SignUp {
+        organisation: format!("Fleet {tenant}"),
+        slug: format!("fleet-{}", id.0.simple()),
+        email: format!("fleet-{}@ringfence.example", id.0.simple()),
+        // No password has this hash.
+        password_hash: "-".to_owned(),
+    };
+    sign_up::create(ctx, ctx.store().tenant(id).await?, address, UserId(Uuid::now_v7()), &sign_up).await?;
+    let now = ctx.now();
+    let mut tx = ctx.store().tenant(id).await?;
+    let mut members = Vec::with_capacity(agents);
+    for number in 0..agents {
+        let (pbx, token) = (PbxId(Uuid::now_v7()), Uuid::new_v4());
+        store::pbxes::insert(&mut tx, pbx, &format!("pbx {number}"), now).await?;
+        store::pbxes::set_token(&mut tx, pbx, token, now + time::Duration::HOUR).await?;
+        store::pbxes::use_token(&mut tx, pbx, token, now).await?;
+        let key = rcgen::KeyPair::generate().map_err(ActError::internal)?;
+        let request = rcgen::CertificateParams::default().serialize_request(&key).and_then(|request| request.pem());
+        let issued = ctx.ca().issue(&request.map_err(ActError::internal)?, id, pbx, now)?;
+        store::agents::insert_certificate(&mut tx, pbx, &issued.fingerprint, now, issued.expires_at).await?;
+        members.push(FleetMember {
+            server: ctx.settings().agent_address.clone(),
+            key_pem: key.serialize_pem(),
+            certificate_pem: issued.pem,
+            ca_pem: ctx.ca().pem().to_owned(),
+        });
+    }
+    tx.commit().await?;
+    Ok(members)
+}

@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod engine;
 pub mod enrol;
 pub mod firewall;
+pub mod fleet;
 pub mod link;
 pub mod pbx;
 pub mod state;

@@ -4,11 +4,13 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::clock::{Clock as _, SharedClock, SystemClock};
 use agent::config::Config;
 use agent::engine::{Engine, Inputs, Parts};
 use agent::firewall::{Firewall, Memory, Nftables};
+use agent::fleet::{Fleet, Told};
 use agent::pbx::{Asterisk, Pbx, Simulated, watch_challenges};
 use agent::state::StateDir;
 use agent::status::{self, Status};
@@ -58,6 +60,21 @@ enum Command {
     Status,
     /// Looks for what keeps the agent from protecting this machine.
     Doctor,
+    /// Simulates many agents in one process, to size an installation; protects nothing.
+    Fleet {
+        /// What `ringfence fleet-seed` printed.
+        #[arg(long)]
+        members: PathBuf,
+        /// How many of them; all, if not said.
+        #[arg(long)]
+        agents: Option<usize>,
+        /// Bans that all of them together report in a second.
+        #[arg(long, default_value_t = 0)]
+        attacks: usize,
+        /// Ends after so many seconds; runs until it is stopped, if not said.
+        #[arg(long)]
+        seconds: Option<u64>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -100,6 +117,7 @@ fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Run { pbx, firewall } => run(config, pbx, firewall).await,
             Command::Status => show_status(&config),
             Command::Doctor => show_doctor(&config).await,
+            Command::Fleet { members, agents, attacks, seconds } => simulate(&members, agents, attacks, seconds).await,
         }
     })
 }
@@ -201,6 +219,47 @@ async fn show_doctor(config: &Config) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::from(u8::from(checks.iter().any(|check| check.result.is_err()))))
+}
+
+/// Runs a fleet and says each second how it is.
+async fn simulate(
+    members: &std::path::Path,
+    agents: Option<usize>,
+    attacks: usize,
+    seconds: Option<u64>,
+) -> anyhow::Result<ExitCode> {
+    let text = std::fs::read_to_string(members).with_context(|| format!("reading {}", members.display()))?;
+    let mut members = Fleet::read(&text)?;
+    members.truncate(agents.unwrap_or(usize::MAX));
+    let count = members.len();
+    let (events, mut told) = mpsc::unbounded_channel();
+    let clock: SharedClock = Arc::new(SystemClock);
+    let fleet = Fleet::start(members, Duration::from_millis(2 * count as u64), &events, &clock);
+    let (mut connected, mut policies, mut bans, mut stored, mut second, mut next) = (0usize, 0, 0, 0, 0, 0);
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            Some(event) = told.recv() => match event.told {
+                Told::Connected => connected += 1,
+                Told::Gone => connected = connected.saturating_sub(1),
+                Told::Policy(_) => policies += 1,
+                Told::Bans(_) => bans += 1,
+                Told::Stored(count) => stored += count,
+            },
+            _ = tick.tick() => {
+                say(&format!("{second} s: {connected} of {count} connected, {policies} policies, {bans} sets of bans, {stored} events stored"));
+                (policies, bans, stored) = (0, 0, 0);
+                if seconds.is_some_and(|most| second >= most) {
+                    return Ok(ExitCode::SUCCESS);
+                }
+                second += 1;
+                for _ in 0..attacks.min(count * 50) {
+                    fleet.attack(next, 1).await;
+                    next = (next + 1) % count.max(1);
+                }
+            }
+        }
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to a command")]

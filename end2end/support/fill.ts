@@ -31,6 +31,26 @@ export async function fill(portal: PortalPlace, tenant: Tenant, rows: number): P
         CASE WHEN n % 3 = 0 THEN 'blocked_ips/unblock' ELSE 'blocked_ips/block' END, CASE WHEN n % 17 = 0 THEN 'refused' ELSE 'done' END,
         host('10.0.0.0'::inet + n), '{}', '127.0.0.1', '', ''
       FROM generate_series(1, ${rows}) AS n;`;
+  await write(portal, sql);
+}
+
+/** PBXes as they look when one has taken changes back and another was tampered with. */
+export async function trouble(portal: PortalPlace, tenant: Tenant, cautious: string, tampered: string): Promise<void> {
+  const online = "enrolled_at = now(), link_id = gen_random_uuid(), last_seen_at = now() + interval '1 hour', firewall = 'nftables', pbx_kind = 'asterisk', pbx_version = '22.10.1', agent_version = '0.1.0', registered = 41, proven_at = now() - interval '40 s', proven_ranges = 12";
+  const withheld = [
+    { change: { policy: 7 }, rolled_back: true, reason: "Registered phones fell from 41 to 12.", lines: ["no longer allowed: 198.51.100.0/24", "newly allowed: 198.51.100.7"] },
+    { change: { ban: "203.0.113.0/24" }, rolled_back: false, reason: "It would cut off 29 of 41 registered phones, such as 203.0.113.5. Allow their addresses first.", lines: [] },
+  ].map((change) => ({ ...change, at: new Date(Date.now() - 90_000).toISOString() }));
+  const drift = { at: new Date(Date.now() - 600_000).toISOString(), found: ["somebody has changed the rules of our table"], repaired: true };
+  const of = (name: string) => `FROM tenants AS t WHERE t.id = p.tenant_id AND t.slug = '${tenant.slug}' AND p.name = '${name}'`;
+  await write(
+    portal,
+    `UPDATE pbxes AS p SET ${online}, applied_revision = t.policy_revision - 1, applied_ban_seq = t.ban_seq, withheld = '${JSON.stringify(withheld)}' ${of(cautious)};
+     UPDATE pbxes AS p SET ${online}, applied_revision = t.policy_revision, applied_ban_seq = t.ban_seq, drift = '${JSON.stringify(drift)}' ${of(tampered)};`,
+  );
+}
+
+async function write(portal: PortalPlace, sql: string): Promise<void> {
   const socket = path.join(portal.folder, "data/postgres/socket");
   await run("psql", ["-qX", "-v", "ON_ERROR_STOP=1", "-h", socket, "-U", "ringfence_admin", "-d", "ringfence", "-c", sql]);
 }

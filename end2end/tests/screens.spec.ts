@@ -5,7 +5,7 @@ import type { Page } from "@playwright/test";
 import { expect, test } from "../support/fixtures.ts";
 import { expectAccessible, open } from "../support/pages.ts";
 import { addPbx, allowAddress, blockAddress, logIn, signUp } from "../support/people.ts";
-import { fill } from "../support/fill.ts";
+import { fill, trouble } from "../support/fill.ts";
 import { screens } from "../support/places.ts";
 
 const widths = [1440, 390];
@@ -31,8 +31,7 @@ test("pages without data", async ({ page, tenant, expectedOnConsole }) => {
   await pictures(page, "not-found", "/no-such-page");
 });
 
-test("pages with data", async ({ page, tenant }) => {
-  void tenant;
+test("pages with data", async ({ page, portal, tenant }) => {
   test.setTimeout(240_000);
   await addPbx(page, "hq");
   await addPbx(page, "branch-berlin");
@@ -41,6 +40,8 @@ test("pages with data", async ({ page, tenant }) => {
   for (let last = 1; last <= 8; last++) await blockAddress(page, `203.0.113.${last}`, `Scanner ${last}`);
   await blockAddress(page, "2001:db8:bad::/48", "Hosting company with nothing but scanners in it");
   for (const [name, where] of Object.entries(pages)) await pictures(page, name, where);
+  await trouble(portal, tenant, "hq", "branch-berlin");
+  for (const name of ["overview", "pbxes"] as const) await pictures(page, `${name}-trouble`, pages[name]);
 });
 
 test("pages with 10,000 rows", async ({ page, portal, tenant }) => {

@@ -38,6 +38,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Makes tenants with enrolled PBXes and prints their keys, a line each, for `ringfence-agent fleet`. For development only.
+    FleetSeed {
+        /// How many tenants.
+        #[arg(long, default_value_t = 10)]
+        tenants: usize,
+        /// How many PBXes each.
+        #[arg(long, default_value_t = 10)]
+        agents_each: usize,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -65,6 +74,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         }
         Command::Audit(Audit::Verify) => verify_audit(&config).await,
         Command::DemoSeed { json } => seed_demo(&config, json).await.map(|()| true),
+        Command::FleetSeed { tenants, agents_each } => seed_fleet(&config, tenants, agents_each).await.map(|()| true),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -94,6 +104,30 @@ async fn verify_audit(config: &Config) -> anyhow::Result<bool> {
         }
     }
     Ok(whole)
+}
+
+async fn seed_fleet(config: &Config, tenants: usize, agents_each: usize) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        config.is_private() && config.development.mailbox,
+        "a simulated fleet is made only in a private development database (no database.url, development.mailbox on)"
+    );
+    let installation = Installation::open(config).await?;
+    let mut made = Ok(());
+    for tenant in 0..tenants {
+        match actions::demo::fleet(&installation.ctx, tenant, agents_each).await {
+            Ok(members) => {
+                for member in members {
+                    output::print(&serde_json::to_string(&member)?);
+                }
+            }
+            Err(error) => {
+                made = Err(error);
+                break;
+            }
+        }
+    }
+    installation.close().await?;
+    made.context("making the fleet")
 }
 
 async fn seed_demo(config: &Config, json: bool) -> anyhow::Result<()> {
