@@ -1,5 +1,6 @@
 //! What agents do: enrol, connect, apply, report. Who an agent is comes from its certificate alone.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use policy::authz::Operation;
@@ -11,8 +12,8 @@ use policy::reports::{DetectedBan, ReportEvent};
 use policy::safety::{self, Drift, Withheld};
 use policy::snapshot::PolicySnapshot;
 use sha2::{Digest as _, Sha256};
-pub use store::agents::Health;
-use store::agents::{Certified, Described};
+use store::agents::Described;
+pub use store::agents::{Certified, Health};
 use store::blocked_ips::NewBan;
 use uuid::Uuid;
 
@@ -34,13 +35,16 @@ pub struct Agent {
     pub pbx_id: PbxId,
     /// The PBX's name.
     pub pbx_name: String,
-    /// The running stream of the PBX, if there is one.
-    pub link_id: Option<Uuid>,
     /// Hash of its certificate.
     fingerprint: Vec<u8>,
 }
 
 impl Agent {
+    /// SHA-256 of its certificate.
+    pub fn fingerprint(&self) -> &[u8] {
+        &self.fingerprint
+    }
+
     fn actor(&self) -> Actor {
         Actor { tenant_id: self.tenant_id, name: format!("pbx {}", self.pbx_name), address: None }
     }
@@ -132,8 +136,8 @@ pub async fn identify(ctx: &Ctx, certificate_der: &[u8]) -> Result<Agent, ActErr
     let found = store::agents::by_certificate(&mut tx, &fingerprint, ctx.now()).await?;
     tx.commit().await?;
     match found {
-        Some(Certified { id, name, link_id, .. }) if id == pbx_id => {
-            Ok(Agent { tenant_id, pbx_id, pbx_name: name, link_id, fingerprint })
+        Some(Certified { id, name, .. }) if id == pbx_id => {
+            Ok(Agent { tenant_id, pbx_id, pbx_name: name, fingerprint })
         }
         _ => Err(ActError::NotFound),
     }
@@ -216,16 +220,38 @@ pub async fn disconnected(ctx: &Ctx, agent: &Agent, link_id: Uuid) -> Result<(),
     act.finish_quietly().await
 }
 
-/// An agent is alive; `false` when the stream isn't its PBX's any more: replaced, revoked, removed, or its certificate expired.
-pub async fn heartbeat(ctx: &Ctx, agent: &Agent, link_id: Uuid, health: Health) -> Result<bool, ActError> {
-    let mut act = agent.act(ctx).await?;
-    let now = act.now;
+/// Agents of a tenant are alive, with the stream that each said it on.
+pub async fn heard(ctx: &Ctx, tenant: TenantId, beats: &[(PbxId, Uuid, Health)]) -> Result<(), ActError> {
+    let now = ctx.now();
     // A PBX whose clock is ahead has proven nothing about the future.
-    let health = Health { proven_at: health.proven_at.map(|at| at.min(now)), ..health };
-    let ours = store::agents::heard(&mut act.tx, agent.pbx_id, link_id, health, now).await?
-        && store::agents::by_certificate(&mut act.tx, &agent.fingerprint, now).await?.is_some();
-    act.finish_quietly().await?;
-    Ok(ours)
+    let beats: Vec<_> = beats
+        .iter()
+        .map(|(pbx, link, health)| {
+            (*pbx, *link, Health { proven_at: health.proven_at.map(|at| at.min(now)), ..*health })
+        })
+        .collect();
+    let mut tx = ctx.store().tenant(tenant).await?;
+    store::agents::heard(&mut tx, &beats, now).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// What a node needs to know of a tenant whose agents it serves.
+#[derive(Debug)]
+pub struct Tenancy {
+    /// The revision that the tenant's policy has.
+    pub revision: i64,
+    /// The certificates that hold, by their fingerprints.
+    pub certificates: HashMap<Vec<u8>, Certified>,
+}
+
+/// How things stand with a tenant's agents; for a look whether a notification was lost.
+pub async fn look(ctx: &Ctx, tenant: TenantId) -> Result<Tenancy, ActError> {
+    let mut tx = ctx.store().tenant(tenant).await?;
+    let (revision, ..) = store::tenants::policy(&mut tx).await?.ok_or(ActError::NotFound)?;
+    let certificates = store::agents::certificates(&mut tx, ctx.now()).await?;
+    tx.commit().await?;
+    Ok(Tenancy { revision, certificates })
 }
 
 /// The agent found something in its firewall that wasn't as it should be.
@@ -240,24 +266,16 @@ pub async fn drifted(ctx: &Ctx, agent: &Agent, drift: Drift) -> Result<(), ActEr
     act.finish(Ok(())).await
 }
 
-/// The policy that the agent must enforce.
-pub async fn policy(ctx: &Ctx, agent: &Agent) -> Result<PolicySnapshot, ActError> {
+/// The policy that the agents of a tenant must enforce.
+pub async fn policy(ctx: &Ctx, tenant: TenantId) -> Result<PolicySnapshot, ActError> {
     let now = ctx.now();
-    let mut tx = ctx.store().tenant(agent.tenant_id).await?;
+    let mut tx = ctx.store().tenant(tenant).await?;
     // Held, so that the revision and the entries are of one moment.
     store::ban_set::hold(&mut tx).await?;
     let (revision, detection, phone_loss_limit) = store::tenants::policy(&mut tx).await?.ok_or(ActError::NotFound)?;
     let allowed = store::allowed_ips::entries(&mut tx, now).await?;
     tx.commit().await?;
     Ok(PolicySnapshot { revision, allowed, detection, phone_loss_limit })
-}
-
-/// The revision that the tenant's policy has; for a look whether a notification was lost.
-pub async fn revision(ctx: &Ctx, agent: &Agent) -> Result<i64, ActError> {
-    let mut tx = ctx.store().tenant(agent.tenant_id).await?;
-    let (revision, ..) = store::tenants::policy(&mut tx).await?.ok_or(ActError::NotFound)?;
-    tx.commit().await?;
-    Ok(revision)
 }
 
 /// What an agent needs to hold the tenant's set of bans.
@@ -335,15 +353,15 @@ async fn repair_digest(ctx: &Ctx, agent: &Agent) -> Result<BanSync, ActError> {
 }
 
 /// The agent has applied a policy. Kept only when its digest is the one of that revision: what is shown as enforced is. `took_us` is
-/// `None` when it held the policy before.
+/// `None` when it held the policy before. `wanted` is the policy as it was read after that revision was made.
 pub async fn policy_applied(
     ctx: &Ctx,
     agent: &Agent,
     revision: i64,
     digest: &[u8],
     took_us: Option<u64>,
+    wanted: &PolicySnapshot,
 ) -> Result<(), ActError> {
-    let wanted = policy(ctx, agent).await?;
     if revision > wanted.revision || (revision == wanted.revision && digest != wanted.digest()) {
         return Ok(());
     }

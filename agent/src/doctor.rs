@@ -105,7 +105,7 @@ fn certificate(state: &StateDir, now: OffsetDateTime) -> anyhow::Result<String> 
 
 async fn server(state: &StateDir) -> anyhow::Result<String> {
     let (identity, credentials) = state.identity().zip(state.credentials()).context("not enrolled")?;
-    tls::connect(&identity.server, tls::mutual(&credentials)?)
+    tls::connect(&tls::Way::to(&identity.server), tls::mutual(&credentials)?)
         .await
         .with_context(|| format!("open TCP to {} in the firewall on the way out", identity.server))?;
     Ok(format!("{} answers, and is the one that this agent enrolled at", identity.server))

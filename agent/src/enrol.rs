@@ -51,7 +51,7 @@ pub async fn enrol(token: &str, server: Option<&str>, hostname: &str) -> anyhow:
     let server = server.map_or(claims.server, ToOwned::to_owned);
     let key = KeyPair::generate().context("making a key")?;
     let request = tls::request(&key.serialize_pem())?;
-    let channel = tls::connect(&server, tls::pinned(claims.ca_fingerprint)?).await?;
+    let channel = tls::connect(&tls::Way::to(&server), tls::pinned(claims.ca_fingerprint)?).await?;
     let answer = EnrolmentClient::new(channel)
         .enrol(pb::EnrolRequest {
             token: token.to_owned(),

@@ -1,6 +1,7 @@
 //! Many agents in one process: real clients of the protocol over real TLS, with bans in memory and no firewall, to size an installation and
 //! to measure one. Each does what an agent does on the wire: it says hello with what it holds, applies what it gets, reports, beats.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -19,6 +20,10 @@ use crate::bans::{BanBook, Synced};
 use crate::clock::{SharedClock, micros_since};
 use crate::link::{self, About, LinkEvent, Outbound};
 use crate::state::Credentials;
+use crate::tls::Way;
+
+/// So many agents come from one address, a few below what a server takes in handshakes at a time.
+const AGENTS_A_SOURCE: usize = 4;
 
 /// An agent of the fleet, as `ringfence fleet-seed` writes it.
 #[derive(Clone, Serialize, Deserialize)]
@@ -117,6 +122,13 @@ impl Fleet {
     }
 }
 
+/// On this machine's loopback the agents of a fleet come from addresses of their own, as they do in the world: servers count
+/// connections by source.
+fn source_of(number: usize) -> Option<IpAddr> {
+    let source = u32::try_from(number / AGENTS_A_SOURCE).ok()?;
+    Some(IpAddr::V4((u32::from(Ipv4Addr::new(127, 1, 0, 1)) + source).into()))
+}
+
 struct Simulated {
     number: usize,
     events: mpsc::UnboundedSender<Event>,
@@ -145,9 +157,11 @@ impl Simulated {
         let about = About { hello: hello.subscribe(), heartbeat: heartbeat.subscribe() };
         let (link_events, mut from_link) = mpsc::channel(4);
         let clock = Arc::clone(&self.clock);
+        let local = server.starts_with("localhost:") || server.starts_with("127.");
+        let way = Way { server, from: source_of(self.number).filter(|_| local) };
         let credentials = Credentials { key_pem, certificate_pem, ca_pem };
         let link = async move {
-            link::run(&server, credentials, Box::new(|_| Ok(())), about, link_events, clock).await;
+            link::run(&way, credentials, Box::new(|_| Ok(())), about, link_events, clock).await;
         };
         let work = async move {
             loop {
@@ -237,10 +251,10 @@ impl Simulated {
             let id = Uuid::now_v7();
             // The last bytes are random.
             let bytes = id.as_bytes();
-            let net = std::net::Ipv4Addr::new(11, bytes[13], bytes[14], bytes[15]);
+            let net = Ipv4Addr::new(11, bytes[13], bytes[14], bytes[15]);
             ReportEvent::Detected(DetectedBan {
                 id: BanId(id),
-                net: std::net::IpAddr::V4(net).into(),
+                net: IpAddr::V4(net).into(),
                 at,
                 expires_at: (at + time::Duration::HOUR).replace_nanosecond(0).unwrap_or(at),
                 reason: "5 wrong passwords for 1007".to_owned(),

@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::clock::{SharedClock, unix_ms};
 use crate::state::Credentials;
-use crate::tls;
+use crate::tls::{self, Way};
 
 /// Messages to the server that may wait; a link that is slower than that is closed and made anew.
 const OUTBOUND: usize = 1_024;
@@ -74,9 +74,9 @@ pub struct About {
 /// Keeps credentials with a new certificate.
 pub type Keep = Box<dyn Fn(&Credentials) -> std::io::Result<()> + Send + Sync>;
 
-/// Keeps a stream to `server` until nobody listens. The certificate is renewed at two thirds of its life, and handed to `keep`.
+/// Keeps a stream to the server until nobody listens. The certificate is renewed at two thirds of its life, and handed to `keep`.
 pub async fn run(
-    server: &str,
+    way: &Way,
     mut credentials: Credentials,
     keep: Keep,
     about: About,
@@ -87,7 +87,7 @@ pub async fn run(
     let mut said = String::new();
     while !events.is_closed() {
         let mut welcomed = false;
-        let ended = stream(server, &mut credentials, &keep, &about, &events, &clock, &mut welcomed).await;
+        let ended = stream(way, &mut credentials, &keep, &about, &events, &clock, &mut welcomed).await;
         let why = ended.map_or_else(|error| format!("{error:#}"), |()| "the server closed the stream".to_owned());
         if welcomed {
             wait = RETRY_FROM;
@@ -108,7 +108,7 @@ pub async fn run(
 }
 
 async fn stream(
-    server: &str,
+    way: &Way,
     credentials: &mut Credentials,
     keep: &Keep,
     about: &About,
@@ -116,7 +116,7 @@ async fn stream(
     clock: &SharedClock,
     welcomed: &mut bool,
 ) -> anyhow::Result<()> {
-    let channel = tls::connect(server, tls::mutual(credentials)?).await?;
+    let channel = tls::connect(way, tls::mutual(credentials)?).await?;
     let mut client = AgentLinkClient::new(channel).max_decoding_message_size(MESSAGE_MAX);
     let (messages, outbound) = mpsc::channel(OUTBOUND);
     let link = Outbound { messages, give_up: Arc::new(Notify::new()) };
@@ -146,7 +146,7 @@ async fn stream(
                     *welcomed = true;
                     beat_every = Duration::from_secs(u64::from(welcome.heartbeat_seconds));
                     beat_at = Instant::now();
-                    info!(server, pbx.name = welcome.pbx_name, "Connected to the server");
+                    info!(server = way.server, pbx.name = welcome.pbx_name, "Connected to the server");
                     if events.send(LinkEvent::Up(link.clone())).await.is_err() {
                         return Ok(());
                     }

@@ -14,7 +14,7 @@ use agent::fleet::{Fleet, Told};
 use agent::pbx::{Asterisk, Pbx, Simulated, watch_challenges};
 use agent::state::StateDir;
 use agent::status::{self, Status};
-use agent::{dns, doctor, enrol, link};
+use agent::{dns, doctor, enrol, link, tls};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
@@ -161,7 +161,7 @@ async fn run(config: Config, pbx: PbxKind, firewall: FirewallKind) -> anyhow::Re
     let (link_events, from_link) = mpsc::channel(64);
     let inputs = Inputs { pbx: from_pbx, link: from_link, answers: answers.subscribe() };
     tokio::spawn(dns::run(names.subscribe(), answers));
-    let server = identity.server.clone();
+    let way = tls::Way::to(&identity.server);
     let kept = state.clone();
     let keep: link::Keep = Box::new(move |credentials| kept.renewed(credentials));
     let parts = Parts {
@@ -179,7 +179,7 @@ async fn run(config: Config, pbx: PbxKind, firewall: FirewallKind) -> anyhow::Re
     )?;
     let about = engine.about();
     let link_clock = Arc::clone(&clock);
-    tokio::spawn(async move { link::run(&server, credentials, keep, about, link_events, link_clock).await });
+    tokio::spawn(async move { link::run(&way, credentials, keep, about, link_events, link_clock).await });
     if kernel {
         tokio::spawn(watch_challenges(pbx_events.clone(), Arc::clone(&clock)));
     }

@@ -1,5 +1,6 @@
 //! TLS to the server. Before enrolment the server is known by the fingerprint of its CA alone; afterwards by the CA, and it knows us by our certificate.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sha2::{Digest as _, Sha256};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -65,15 +66,41 @@ pub fn check_credentials(credentials: &Credentials, ca_fingerprint: [u8; 32]) ->
     mutual(credentials).map(drop)
 }
 
+/// Where the server is.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// `host:port`.
+    pub server: String,
+    /// From which address of this machine; the kernel's choice, if not said.
+    pub from: Option<IpAddr>,
+}
+
+impl Way {
+    /// From whichever address.
+    pub fn to(server: impl Into<String>) -> Self {
+        Self { server: server.into(), from: None }
+    }
+}
+
+async fn reach(host: &str, port: u16, from: Option<IpAddr>) -> std::io::Result<TcpStream> {
+    let Some(from) = from else { return TcpStream::connect((host, port)).await };
+    let to = tokio::net::lookup_host((host, port)).await?.find(|to| to.is_ipv4() == from.is_ipv4());
+    let to = to.ok_or_else(|| std::io::Error::other("no address of that family"))?;
+    let socket = if from.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind(SocketAddr::new(from, 0))?;
+    socket.connect(to).await
+}
+
 /// Connects; TCP and TLS within five seconds.
-pub async fn connect(server: &str, config: ClientConfig) -> anyhow::Result<Channel> {
+pub async fn connect(way: &Way, config: ClientConfig) -> anyhow::Result<Channel> {
+    let Way { server, from } = way.clone();
     let connector = TlsConnector::from(Arc::new(config));
     let connect = tower::service_fn(move |uri: Uri| {
         let connector = connector.clone();
         async move {
             let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
             let name = ServerName::try_from(host.clone()).map_err(std::io::Error::other)?;
-            let socket = TcpStream::connect((host, uri.port_u16().unwrap_or(443))).await?;
+            let socket = reach(&host, uri.port_u16().unwrap_or(443), from).await?;
             socket.set_nodelay(true)?;
             std::io::Result::Ok(TokioIo::new(connector.connect(name, socket).await?))
         }

@@ -15,7 +15,7 @@ use agent::engine::{Engine, Inputs, Parts};
 use agent::firewall::Memory;
 use agent::pbx::PbxEvent;
 use agent::state::StateDir;
-use agent::{enrol, link};
+use agent::{enrol, link, tls};
 use policy::allowed_ips::AllowedTarget;
 use policy::bans::{BanChange, BanDigest, BanEntry};
 use policy::detection::{SecurityEvent, SecurityEventKind};
@@ -42,7 +42,7 @@ impl Agent {
         let (pbx, from_pbx) = mpsc::channel(64);
         let (link_events, from_link) = mpsc::channel(64);
         let (_, answers) = watch::channel(agent::dns::Answers::default());
-        let server = identity.server.clone();
+        let way = tls::Way::to(&identity.server);
         let kept = state.clone();
         let keep: link::Keep = Box::new(move |credentials| kept.renewed(credentials));
         let parts = Parts {
@@ -57,7 +57,7 @@ impl Agent {
         };
         let engine = Engine::start(parts).await.unwrap();
         let about = engine.about();
-        tokio::spawn(async move { link::run(&server, credentials, keep, about, link_events, clock).await });
+        tokio::spawn(async move { link::run(&way, credentials, keep, about, link_events, clock).await });
         let (stop, stopped) = oneshot::channel();
         let inputs = Inputs { pbx: from_pbx, link: from_link, answers };
         let done = tokio::spawn(engine.run(inputs, async move { drop(stopped.await) }));

@@ -20,7 +20,7 @@ use agent::engine::{Engine, Inputs, Parts};
 use agent::firewall::Nftables;
 use agent::pbx::PbxEvent;
 use agent::state::StateDir;
-use agent::{enrol, link};
+use agent::{enrol, link, tls};
 use policy::allowed_ips::AllowedTarget;
 use policy::bans::{BanChange, BanDigest, BanEntry};
 use policy::safety::{self, Change, Phones, Withheld};
@@ -180,7 +180,7 @@ async fn run_agent(state: StateDir, token: String, phones: Vec<Flow>, told: Told
     let (events, from_pbx) = mpsc::channel(64);
     let (link_events, from_link) = mpsc::channel(64);
     let (_answers, answers) = watch::channel(agent::dns::Answers::default());
-    let server = identity.server.clone();
+    let way = tls::Way::to(&identity.server);
     let engine = Engine::start(Parts {
         clock: Arc::clone(&clock),
         state,
@@ -209,7 +209,7 @@ async fn run_agent(state: StateDir, token: String, phones: Vec<Flow>, told: Told
             std::thread::sleep(Duration::from_millis(500));
         }
     });
-    tokio::spawn(async move { link::run(&server, credentials, keep, about, link_events, clock).await });
+    tokio::spawn(async move { link::run(&way, credentials, keep, about, link_events, clock).await });
     let stopped = async move {
         while !stop.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(100)).await;

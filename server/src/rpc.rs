@@ -5,6 +5,7 @@ mod enrolment;
 mod link;
 mod newcomers;
 mod outbox;
+mod roll;
 mod tls;
 
 use std::net::IpAddr;

@@ -1,5 +1,7 @@
 //! PBXes as their agents report themselves.
 
+use std::collections::HashMap;
+
 use policy::ids::{BatchId, PbxId};
 use policy::safety::{Drift, Withheld};
 use sqlx::types::Json;
@@ -79,6 +81,31 @@ pub struct Certified {
     pub expires_at: OffsetDateTime,
 }
 
+/// The certificates of the tenant that hold, by their fingerprints.
+pub async fn certificates(tx: &mut TenantTx, now: OffsetDateTime) -> Result<HashMap<Vec<u8>, Certified>, StoreError> {
+    let rows = sqlx::query!(
+        "SELECT c.fingerprint, p.id, p.name, p.link_id, c.issued_at, c.expires_at
+         FROM pbx_certificates c JOIN pbxes p ON p.tenant_id = c.tenant_id AND p.id = c.pbx_id
+         WHERE c.expires_at > $1 AND c.revoked_at IS NULL AND p.revoked_at IS NULL",
+        now
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let certified = Certified {
+                id: row.id.into(),
+                name: row.name,
+                link_id: row.link_id,
+                issued_at: row.issued_at,
+                expires_at: row.expires_at,
+            };
+            (row.fingerprint, certified)
+        })
+        .collect())
+}
+
 /// The PBX of a certificate that holds: known, not expired, not revoked.
 pub async fn by_certificate(
     tx: &mut TenantTx,
@@ -150,30 +177,33 @@ pub struct Health {
     pub proven_ranges: i32,
 }
 
-/// An agent is alive; `false` when the stream is no longer the PBX's, or the PBX was revoked or removed.
-pub async fn heard(
-    tx: &mut TenantTx,
-    pbx: PbxId,
-    link_id: Uuid,
-    health: Health,
-    now: OffsetDateTime,
-) -> Result<bool, StoreError> {
-    let Health { bans, registered, dropped, proven_at, proven_ranges } = health;
+/// Agents are alive. Changes nothing where a stream is no longer its PBX's, or the PBX was revoked or removed.
+pub async fn heard(tx: &mut TenantTx, beats: &[(PbxId, Uuid, Health)], now: OffsetDateTime) -> Result<u64, StoreError> {
+    let ids: Vec<Uuid> = beats.iter().map(|(pbx, ..)| pbx.0).collect();
+    let links: Vec<Uuid> = beats.iter().map(|(_, link, _)| *link).collect();
+    let bans: Vec<i64> = beats.iter().map(|(.., health)| health.bans).collect();
+    let registered: Vec<i32> = beats.iter().map(|(.., health)| health.registered).collect();
+    let dropped: Vec<i64> = beats.iter().map(|(.., health)| health.dropped).collect();
+    let proven_at: Vec<Option<OffsetDateTime>> = beats.iter().map(|(.., health)| health.proven_at).collect();
+    let proven_ranges: Vec<i32> = beats.iter().map(|(.., health)| health.proven_ranges).collect();
     let done = sqlx::query!(
-        "UPDATE pbxes SET last_seen_at = $3, bans = $4, registered = $5, dropped = $6, proven_at = $7, proven_ranges = $8
-         WHERE id = $1 AND link_id = $2 AND revoked_at IS NULL",
-        pbx.0,
-        link_id,
+        "UPDATE pbxes AS p SET last_seen_at = $1, bans = b.bans, registered = b.registered, dropped = b.dropped,
+                proven_at = b.proven_at, proven_ranges = b.proven_ranges
+         FROM unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::integer[], $6::bigint[], $7::timestamptz[], $8::integer[])
+              AS b (id, link_id, bans, registered, dropped, proven_at, proven_ranges)
+         WHERE p.id = b.id AND p.link_id = b.link_id AND p.revoked_at IS NULL",
         now,
-        bans,
-        registered,
-        dropped,
-        proven_at,
-        proven_ranges
+        &ids,
+        &links,
+        &bans,
+        &registered,
+        &dropped,
+        &proven_at as &[Option<OffsetDateTime>],
+        &proven_ranges
     )
     .execute(tx.conn())
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(done.rows_affected())
 }
 
 /// What the agent found in its firewall that wasn't as it should be.

@@ -127,7 +127,8 @@ async fn a_certificate_is_known_until_it_ends_or_its_pbx_does() {
     agents::connected(ctx, &agent, link, Hello::default()).await.unwrap();
     pbxes::revoke(ctx, &caller, id).await.unwrap();
     assert!(unknown(&second).await, "revoked");
-    assert!(!agents::heartbeat(ctx, &agent, link, Health::default()).await.unwrap(), "its stream ends");
+    let tenancy = agents::look(ctx, caller.tenant_id).await.unwrap();
+    assert!(!tenancy.certificates.contains_key(agent.fingerprint()), "its stream ends");
     assert!(matches!(agents::connected(ctx, &agent, link, Hello::default()).await, Err(ActError::NotFound)));
 
     let (id, third) = portal.enrolled(&caller, "branch").await;
@@ -156,25 +157,20 @@ async fn streams_states_and_answers() {
     };
     agents::connected(ctx, &agent, old, hello.clone()).await.unwrap();
     agents::connected(ctx, &agent, new, hello).await.unwrap();
-    assert!(!agents::heartbeat(ctx, &agent, old, Health::default()).await.unwrap());
+    let tenancy = agents::look(ctx, caller.tenant_id).await.unwrap();
+    assert_eq!(tenancy.certificates[agent.fingerprint()].link_id, Some(new));
     agents::disconnected(ctx, &agent, old).await.unwrap();
-    assert!(
-        agents::heartbeat(
-            ctx,
-            &agent,
-            new,
-            Health { bans: i64::MAX, registered: i32::MAX, dropped: 3, ..Health::default() }
-        )
+    let health = Health { bans: i64::MAX, registered: i32::MAX, dropped: 3, ..Health::default() };
+    agents::heard(ctx, caller.tenant_id, &[(agent.pbx_id, old, Health::default()), (agent.pbx_id, new, health)])
         .await
-        .unwrap()
-    );
+        .unwrap();
     let seen = pbx().await;
     assert_eq!(
         (seen.state, seen.agent_version.as_str(), seen.hostname.len(), seen.dropped),
         (PbxState::Online, "0.1.0", 120, 3)
     );
 
-    let snapshot = agents::policy(ctx, &agent).await.unwrap();
+    let snapshot = agents::policy(ctx, agent.tenant_id).await.unwrap();
     agents::policy_refused(ctx, &agent, snapshot.revision, "no\0 nftables").await.unwrap();
     portal.assert_audited(&caller, "agent/link", Outcome::Done).await;
     assert_eq!(pbx().await.last_refusal, "no nftables");
@@ -183,7 +179,7 @@ async fn streams_states_and_answers() {
     assert_eq!(portal.audit_rows(&caller).await, rows, "said again, written once");
     agents::policy_refused(ctx, &agent, snapshot.revision, "").await.unwrap();
     assert_eq!(pbx().await.last_refusal, "The agent gave no reason.");
-    agents::policy_applied(ctx, &agent, snapshot.revision, &snapshot.digest(), Some(900)).await.unwrap();
+    agents::policy_applied(ctx, &agent, snapshot.revision, &snapshot.digest(), Some(900), &snapshot).await.unwrap();
     let seen = pbx().await;
     assert_eq!((seen.applied_revision, seen.last_refusal.as_str()), (seen.wanted_revision, ""));
     assert_eq!(seen.applied_digest, data_encoding::HEXLOWER.encode(&snapshot.digest()));
@@ -278,7 +274,7 @@ async fn another_tenants_bans_are_untouched() {
     report(&portal, &agent, vec![ReportEvent::Detected(ban.clone())]).await;
     assert!(matches!(actions::blocked_ips::show(&portal.ctx, &theirs, ban.id).await, Err(ActError::NotFound)));
     assert_eq!(portal.blocked(&theirs).await.len(), 1);
-    assert_eq!(agents::policy(&portal.ctx, &agent).await.unwrap().revision, 1);
+    assert_eq!(agents::policy(&portal.ctx, agent.tenant_id).await.unwrap().revision, 1);
 }
 
 #[tokio::test]

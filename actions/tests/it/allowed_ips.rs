@@ -58,12 +58,12 @@ async fn adding_lifts_the_bans_inside_and_says_how_many() {
     for net in ["198.51.100.1", "198.51.100.2", "198.51.100.0/28", "198.51.0.0/16", "203.0.113.1", "2001:db8::1"] {
         portal.block(&caller, net).await.unwrap();
     }
-    let before = actions::agents::policy(&portal.ctx, &agent).await.unwrap().revision;
+    let before = actions::agents::policy(&portal.ctx, agent.tenant_id).await.unwrap().revision;
     let added = portal.allow(&caller, "198.51.100.0/24").await.unwrap();
     assert_eq!((added.added, added.lifted_bans), (1, 3));
     // A wider ban stays: allowed wins over it at the PBX.
     assert_eq!(portal.blocked(&caller).await, ["198.51.0.0/16", "2001:db8::1", "203.0.113.1"]);
-    assert_eq!(actions::agents::policy(&portal.ctx, &agent).await.unwrap().revision, before + 1);
+    assert_eq!(actions::agents::policy(&portal.ctx, agent.tenant_id).await.unwrap().revision, before + 1);
     let row = portal.assert_audited(&caller, "allowed_ips/add", Outcome::Done).await;
     assert!(row.details.contains("\"lifted_bans\":3"), "{}", row.details);
 
@@ -123,15 +123,18 @@ async fn entries_end_by_themselves() {
     allowed_ips::add(&portal.ctx, &caller, form("203.0.113.9", "2030-01-01T13:00:00Z"), false).await.unwrap();
     // One that lasts longer is not covered by it; the same one again is.
     field_error(allowed_ips::add(&portal.ctx, &caller, form("203.0.113.9", ""), false).await, "target");
-    let before = actions::agents::policy(&portal.ctx, &agent).await.unwrap();
+    let before = actions::agents::policy(&portal.ctx, agent.tenant_id).await.unwrap();
     assert_eq!(before.allowed.len(), 1);
     portal.advance(Duration::HOUR);
-    assert!(actions::agents::policy(&portal.ctx, &agent).await.unwrap().allowed.is_empty(), "gone before any job ran");
+    assert!(
+        actions::agents::policy(&portal.ctx, agent.tenant_id).await.unwrap().allowed.is_empty(),
+        "gone before any job ran"
+    );
     jobs::expire(&portal.ctx).await.unwrap();
     assert!(portal.allowed(&caller).await.is_empty());
     let row = portal.assert_audited(&caller, "allowed_ips/delete", Outcome::Done).await;
     assert_eq!((row.actor.as_str(), row.subject.as_str()), ("system", "203.0.113.9"));
-    assert_eq!(actions::agents::policy(&portal.ctx, &agent).await.unwrap().revision, before.revision + 1);
+    assert_eq!(actions::agents::policy(&portal.ctx, agent.tenant_id).await.unwrap().revision, before.revision + 1);
     let rows = portal.audit_rows(&caller).await;
     jobs::expire(&portal.ctx).await.unwrap();
     assert_eq!(portal.audit_rows(&caller).await, rows, "nothing due, nothing written");

@@ -177,7 +177,7 @@ async fn the_policy_s_revision_rises_with_every_change_of_what_is_allowed() {
     let portal = Portal::new().await;
     let caller = portal.tenant("acme").await;
     let agent = portal.agent(&caller, "hq").await;
-    let revision = async || agents::policy(&portal.ctx, &agent).await.unwrap().revision;
+    let revision = async || agents::policy(&portal.ctx, agent.tenant_id).await.unwrap().revision;
     let before = revision().await;
     let id = portal.allow(&caller, "203.0.113.0/28").await.unwrap().id;
     assert_eq!(revision().await, before + 1);

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use actions::agents::{self, Agent, Health};
-use actions::bus::{Change, Topic};
 use actions::{ActError, Ctx, chain};
 use policy::pbxes::HEARTBEAT_SECONDS;
 use policy::reports::ReportEvent;
 use proto::convert::{FromAgent, FromServer, Hello, ReportAck, Welcome};
 use proto::pb;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::outbox::Outbox;
+use super::roll::{End, News, Place, Roll};
 use super::status;
 
 /// Messages that have left us and wait for the network.
@@ -30,18 +30,17 @@ const SILENCE: Duration = Duration::from_secs(3 * HEARTBEAT_SECONDS as u64);
 /// So many bans a second are taken from one PBX in the long run; a real attack brings far fewer, and what a stolen certificate may
 /// write has an end. Who reports faster is read later.
 const BANS_PER_SECOND: u32 = 50;
-/// How often is looked for changes whose notification was lost.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The service.
 pub(super) struct Links {
     ctx: Ctx,
+    roll: Roll,
     stopping: CancellationToken,
 }
 
 impl Links {
     pub(super) fn new(ctx: Ctx, stopping: CancellationToken) -> Self {
-        Self { ctx, stopping }
+        Self { roll: Roll::new(ctx.clone(), stopping.clone()), ctx, stopping }
     }
 }
 
@@ -52,15 +51,13 @@ impl pb::agent_link_server::AgentLink for Links {
     async fn link(&self, request: Request<Streaming<pb::AgentMessage>>) -> Result<Response<Self::LinkStream>, Status> {
         let certificates =
             request.peer_certs().ok_or_else(|| Status::unauthenticated("this call needs the certificate of a PBX"))?;
-        let certificate = certificates
-            .first()
-            .ok_or_else(|| Status::unauthenticated("this call needs the certificate of a PBX"))?
-            .to_vec();
-        let agent = agents::identify(&self.ctx, &certificate).await.map_err(status)?;
+        let certificate =
+            certificates.first().ok_or_else(|| Status::unauthenticated("this call needs the certificate of a PBX"))?;
+        let agent = agents::identify(&self.ctx, certificate).await.map_err(status)?;
         let (out, stream) = mpsc::channel(IN_FLIGHT);
         let link = Link {
             ctx: self.ctx.clone(),
-            certificate,
+            roll: self.roll.clone(),
             agent,
             id: Uuid::new_v4(),
             out,
@@ -74,7 +71,7 @@ impl pb::agent_link_server::AgentLink for Links {
 /// One stream.
 struct Link {
     ctx: Ctx,
-    certificate: Vec<u8>,
+    roll: Roll,
     agent: Agent,
     id: Uuid,
     out: mpsc::Sender<Result<pb::ServerMessage, Status>>,
@@ -84,7 +81,7 @@ struct Link {
 impl Link {
     async fn run(mut self, mut incoming: Streaming<pb::AgentMessage>) {
         let end = match self.begin(&mut incoming).await {
-            Ok(outbox) => self.converse(&mut incoming, outbox).await,
+            Ok((outbox, place)) => self.converse(&mut incoming, outbox, &place).await,
             Err(end) => Err(end),
         };
         if let Err(error) = agents::disconnected(&self.ctx, &self.agent, self.id).await {
@@ -102,7 +99,7 @@ impl Link {
     }
 
     /// Hears `hello` and answers `welcome`.
-    async fn begin(&mut self, incoming: &mut Streaming<pb::AgentMessage>) -> Result<Outbox, Status> {
+    async fn begin(&mut self, incoming: &mut Streaming<pb::AgentMessage>) -> Result<(Outbox, Place), Status> {
         let first =
             timeout(HELLO_TIMEOUT, incoming.message()).await.map_err(|_| Status::deadline_exceeded("no hello"))??;
         let first = first.ok_or_else(|| Status::cancelled("the stream ended before hello"))?;
@@ -122,9 +119,11 @@ impl Link {
         let hello = agents::Hello { agent_version, hostname, pbx_kind, pbx_version, firewall, withheld };
         agents::connected(&self.ctx, &self.agent, self.id, hello).await.map_err(status)?;
         tracing::info!(tenant.id = %self.agent.tenant_id, pbx.id = %self.agent.pbx_id, "An agent connected");
+        // Not sooner: until then another stream was the PBX's.
+        let place = self.roll.enter(&self.agent, self.id);
         // So that the portal does not show an agent as behind that has it all.
         if let Some((revision, digest)) = policy {
-            agents::policy_applied(&self.ctx, &self.agent, revision, &digest, None).await.map_err(status)?;
+            self.policy_applied(&place, revision, &digest, None).await?;
         }
         if let Some((seq, digest)) = bans {
             agents::bans_applied(&self.ctx, &self.agent, seq, digest, None).await.map_err(status)?;
@@ -135,16 +134,20 @@ impl Link {
             server_time: self.ctx.now(),
             pbx_name: self.agent.pbx_name.clone(),
         }));
-        Ok(outbox)
+        Ok((outbox, place))
     }
 
-    async fn converse(&mut self, incoming: &mut Streaming<pb::AgentMessage>, mut outbox: Outbox) -> Result<(), Status> {
+    async fn converse(
+        &mut self,
+        incoming: &mut Streaming<pb::AgentMessage>,
+        mut outbox: Outbox,
+        place: &Place,
+    ) -> Result<(), Status> {
         let (stopping, out) = (self.stopping.clone(), self.out.clone());
-        let mut changes = self.ctx.bus().subscribe();
+        let mut news = place.news();
+        let mut known = News::default();
         let mut heartbeat = interval(Duration::from_secs(u64::from(HEARTBEAT_SECONDS)));
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut look = interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent_until = Instant::now() + SILENCE;
         let mut read_from = Instant::now();
         loop {
@@ -154,24 +157,20 @@ impl Link {
                 () = sleep_until(silent_until) => return Err(Status::deadline_exceeded("the agent was silent for three heartbeats")),
                 message = async { sleep_until(read_from).await; incoming.message().await }, if outbox.waiting() < WAITING => {
                     let Some(message) = message? else { return Ok(()) };
-                    let bans = self.hear(message.try_into()?, &mut outbox).await?;
+                    let bans = self.hear(message.try_into()?, &mut outbox, place).await?;
                     read_from = Instant::now().max(read_from) + Duration::from_secs(1) * bans / BANS_PER_SECOND;
                     silent_until = read_from + SILENCE;
                 }
-                change = changes.recv() => self.changed(change, &mut outbox).await?,
-                _ = heartbeat.tick() => outbox.push(FromServer::Heartbeat(pb::Heartbeat { sent_at_ms: self.now_ms(), ..Default::default() })),
-                _ = look.tick() => {
-                    self.identify_again().await?;
-                    match outbox.look(&self.ctx, &self.agent).await {
-                        Err(ActError::Internal { source, error_id }) => {
-                            tracing::warn!(error.id = %error_id, error = chain(&*source), "looking for changes");
-                        }
-                        looked => looked.map_err(status)?,
-                    }
+                told = news.changed() => {
+                    told.map_err(|_| Status::unavailable("the portal stops"))?;
+                    let newest = news.borrow_and_update().clone();
+                    self.take(&newest, &known, &mut outbox)?;
+                    known = newest;
                 }
+                _ = heartbeat.tick() => outbox.push(FromServer::Heartbeat(pb::Heartbeat { sent_at_ms: self.now_ms(), ..Default::default() })),
                 permit = out.reserve(), if wants_to_send => {
                     let Ok(permit) = permit else { return Ok(()) };
-                    if let Some(message) = outbox.next(&self.ctx, &self.agent).await.map_err(status)? {
+                    if let Some(message) = outbox.next(&self.ctx, &self.agent, place).await.map_err(status)? {
                         permit.send(Ok((&message).into()));
                     }
                 }
@@ -180,27 +179,13 @@ impl Link {
     }
 
     /// Answers how many bans it brought.
-    async fn hear(&mut self, message: FromAgent, outbox: &mut Outbox) -> Result<u32, Status> {
+    async fn hear(&mut self, message: FromAgent, outbox: &mut Outbox, place: &Place) -> Result<u32, Status> {
         match message {
             FromAgent::Hello(_) => return Err(Status::failed_precondition("hello comes once")),
-            FromAgent::Heartbeat(beat) => {
-                let health = health(&beat);
-                if !agents::heartbeat(&self.ctx, &self.agent, self.id, health).await.map_err(status)? {
-                    self.identify_again().await?;
-                    return Err(taken_over());
-                }
-            }
+            FromAgent::Heartbeat(beat) => place.beat(health(&beat)),
             FromAgent::PolicyApplied(applied) => {
                 outbox.policy_applied(applied.revision, applied.digest);
-                agents::policy_applied(
-                    &self.ctx,
-                    &self.agent,
-                    applied.revision,
-                    &applied.digest,
-                    Some(applied.took_us),
-                )
-                .await
-                .map_err(status)?;
+                self.policy_applied(place, applied.revision, &applied.digest, Some(applied.took_us)).await?;
             }
             FromAgent::PolicyRefused(refused) => {
                 outbox.policy_refused(refused.revision);
@@ -237,56 +222,46 @@ impl Link {
         Ok(0)
     }
 
-    async fn changed(
-        &mut self,
-        change: Result<Change, broadcast::error::RecvError>,
-        outbox: &mut Outbox,
+    async fn policy_applied(
+        &self,
+        place: &Place,
+        revision: i64,
+        digest: &[u8; 32],
+        took_us: Option<u64>,
     ) -> Result<(), Status> {
-        let topic = match change {
-            Ok(change) if change.concerns(self.agent.tenant_id) => change.topic,
-            Ok(_) => return Ok(()),
-            Err(broadcast::error::RecvError::Lagged(_)) => Topic::Everything,
-            Err(broadcast::error::RecvError::Closed) => return Err(Status::unavailable("the portal stops")),
-        };
-        match topic {
-            Topic::Policy => outbox.policy_changed(),
-            Topic::Bans => outbox.bans_changed(),
-            Topic::Pbxes => self.identify_again().await?,
-            Topic::Everything => {
-                self.identify_again().await?;
-                outbox.policy_changed();
-                outbox.bans_changed();
-            }
-            Topic::AllowedIps | Topic::BlockedIps | Topic::Audit | Topic::Sessions => {}
+        // A revision has one content. One that is newer than what is kept came from another node's reading, or is made up.
+        let mut wanted = place.kept_policy(&self.ctx).await.map_err(status)?;
+        if wanted.revision < revision {
+            wanted = place.policy(&self.ctx, Instant::now()).await.map_err(status)?;
         }
-        Ok(())
+        agents::policy_applied(&self.ctx, &self.agent, revision, digest, took_us, &wanted).await.map_err(status)
     }
 
-    /// Whether the certificate still holds and this still is the stream of its PBX; a revoked one is cut off at once, and so is all but
-    /// the newest stream.
-    async fn identify_again(&mut self) -> Result<(), Status> {
-        match agents::identify(&self.ctx, &self.certificate).await {
-            Ok(agent) if agent.link_id != Some(self.id) => Err(taken_over()),
-            Ok(agent) => {
-                self.agent = agent;
-                Ok(())
-            }
-            // The database may be away for a moment; the next look asks again.
-            Err(ActError::Internal { source, error_id }) => {
-                tracing::warn!(error.id = %error_id, error = chain(&*source), "looking an agent up");
-                Ok(())
-            }
-            Err(error) => Err(status(error)),
+    /// Takes what the roll tells.
+    fn take(&mut self, news: &News, known: &News, outbox: &mut Outbox) -> Result<(), Status> {
+        match news.end {
+            Some(End::Unknown) => return Err(status(ActError::NotFound)),
+            Some(End::TakenOver) => return Err(Status::aborted("another stream of this PBX has taken over")),
+            None => {}
         }
+        if let Some(name) = &news.name {
+            self.agent.pbx_name.clone_from(name);
+        }
+        if let Some(at) = news.policy.filter(|_| news.policy != known.policy) {
+            outbox.policy_changed(at);
+        }
+        if news.bans != known.bans {
+            outbox.bans_changed();
+        }
+        if let Some(revision) = news.revision {
+            outbox.looked(revision);
+        }
+        Ok(())
     }
 
     fn now_ms(&self) -> i64 {
         i64::try_from(self.ctx.now().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
     }
-}
-
-fn taken_over() -> Status {
-    Status::aborted("another stream of this PBX has taken over")
 }
 
 fn health(beat: &pb::Heartbeat) -> Health {

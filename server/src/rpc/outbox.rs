@@ -11,12 +11,15 @@ use policy::snapshot::PolicySnapshot;
 use proto::convert::{self, BanDelta, FromServer};
 use tokio::time::Instant;
 
+use super::roll::Place;
+
 /// What one agent has been sent and what it is still to get.
 #[derive(Debug)]
 pub(super) struct Outbox {
     /// Answers and the parts of one snapshot, in order.
     queue: VecDeque<FromServer>,
-    policy_changed: bool,
+    /// When the policy may have changed since it was sent.
+    policy_changed: Option<Instant>,
     /// Revision and digest sent last.
     policy: Option<(i64, [u8; 32])>,
     bans_changed: bool,
@@ -42,7 +45,8 @@ impl Outbox {
     pub(super) fn new(policy: Option<(i64, [u8; 32])>, bans: Option<(i64, BanDigest)>) -> Self {
         Self {
             queue: VecDeque::new(),
-            policy_changed: true,
+            // What was read a moment ago for another agent of the tenant will do: whatever has changed since is hinted at or looked for.
+            policy_changed: Instant::now().checked_sub(Duration::from_secs(1)).or_else(|| Some(Instant::now())),
             policy,
             bans_changed: true,
             bans,
@@ -57,8 +61,9 @@ impl Outbox {
         self.queue.push_back(message);
     }
 
-    pub(super) fn policy_changed(&mut self) {
-        self.policy_changed = true;
+    /// It may have, at that moment.
+    pub(super) fn policy_changed(&mut self, at: Instant) {
+        self.policy_changed = self.policy_changed.max(Some(at));
     }
 
     pub(super) fn bans_changed(&mut self) {
@@ -72,7 +77,7 @@ impl Outbox {
 
     /// Whether [`Self::next`] may have something.
     pub(super) fn wants_to_send(&self) -> bool {
-        !self.queue.is_empty() || self.policy_changed || self.bans_changed
+        !self.queue.is_empty() || self.policy_changed.is_some() || self.bans_changed
     }
 
     /// The agent says that it has applied a policy; another content under the same revision is sent again.
@@ -80,7 +85,7 @@ impl Outbox {
         if self.policy.is_some_and(|(sent, expected)| sent == revision && expected != digest) {
             tracing::warn!(revision, "an agent applied something else than was sent; sending it again");
             self.policy = None;
-            self.policy_changed = true;
+            self.policy_changed(Instant::now());
         }
     }
 
@@ -114,25 +119,30 @@ impl Outbox {
         }
     }
 
-    /// Looks for changes whose notification was lost.
-    pub(super) async fn look(&mut self, ctx: &Ctx, agent: &Agent) -> Result<(), ActError> {
-        let revision = agents::revision(ctx, agent).await?;
-        self.policy_changed |= self.policy.is_none_or(|(sent, _)| sent != revision);
-        self.bans_changed = true;
+    /// The policy was seen to have this revision.
+    pub(super) fn looked(&mut self, revision: i64) {
+        if self.policy.is_none_or(|(sent, _)| sent != revision) {
+            self.policy_changed(Instant::now());
+        }
         self.grant_resync();
         if self.offer_again.is_some_and(|due| due <= Instant::now()) {
             self.offer_again = None;
             self.policy = None;
-            self.policy_changed = true;
+            self.policy_changed(Instant::now());
         }
-        Ok(())
     }
 
     /// The next message, read at this moment.
-    pub(super) async fn next(&mut self, ctx: &Ctx, agent: &Agent) -> Result<Option<FromServer>, ActError> {
-        if self.queue.is_empty() && self.policy_changed {
-            self.policy_changed = false;
-            let policy = self.newest_policy(ctx, agent).await?;
+    pub(super) async fn next(
+        &mut self,
+        ctx: &Ctx,
+        agent: &Agent,
+        place: &Place,
+    ) -> Result<Option<FromServer>, ActError> {
+        if self.queue.is_empty()
+            && let Some(since) = self.policy_changed.take()
+        {
+            let policy = self.newest_policy(ctx, place, since).await?;
             self.queue.extend(policy.map(FromServer::Policy));
         }
         if self.queue.is_empty() && self.bans_changed {
@@ -142,15 +152,20 @@ impl Outbox {
         Ok(self.queue.pop_front())
     }
 
-    async fn newest_policy(&mut self, ctx: &Ctx, agent: &Agent) -> Result<Option<PolicySnapshot>, ActError> {
-        let policy = agents::policy(ctx, agent).await?;
+    async fn newest_policy(
+        &mut self,
+        ctx: &Ctx,
+        place: &Place,
+        since: Instant,
+    ) -> Result<Option<PolicySnapshot>, ActError> {
+        let policy = place.policy(ctx, since).await?;
         let mark = (policy.revision, policy.digest());
         if self.policy == Some(mark) {
             return Ok(None);
         }
         self.policy = Some(mark);
         self.offer_again = None;
-        Ok(Some(policy))
+        Ok(Some(PolicySnapshot::clone(&policy)))
     }
 
     async fn read_bans(&mut self, ctx: &Ctx, agent: &Agent) -> Result<(), ActError> {
@@ -176,7 +191,7 @@ mod tests {
 
     fn settled() -> Outbox {
         let mut outbox = Outbox::new(Some((3, [1; 32])), Some((7, BanDigest::default())));
-        (outbox.policy_changed, outbox.bans_changed) = (false, false);
+        (outbox.policy_changed, outbox.bans_changed) = (None, false);
         outbox
     }
 

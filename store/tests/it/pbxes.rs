@@ -79,22 +79,14 @@ async fn states() {
     assert!(store::agents::connected(&mut tx, id, first, &described, NOW).await.unwrap());
     assert_eq!(pbx(&mut tx, NOW).await.state, PbxState::Online);
     assert_eq!(pbx(&mut tx, NOW + Duration::seconds(OFFLINE_AFTER_SECONDS)).await.state, PbxState::Offline);
-    assert!(
-        store::agents::heard(
-            &mut tx,
-            id,
-            first,
-            Health { bans: 7, registered: 12, dropped: 1, ..Health::default() },
-            NOW + Duration::seconds(10)
-        )
-        .await
-        .unwrap()
-    );
+    let health = Health { bans: 7, registered: 12, dropped: 1, ..Health::default() };
+    let heard = store::agents::heard(&mut tx, &[(id, first, health)], NOW + Duration::seconds(10)).await.unwrap();
+    assert_eq!(heard, 1);
     assert_eq!(pbx(&mut tx, NOW + Duration::seconds(OFFLINE_AFTER_SECONDS)).await.state, PbxState::Online);
 
     // A newer stream takes over, and the end of the older one changes nothing.
     assert!(store::agents::connected(&mut tx, id, second, &described, NOW).await.unwrap());
-    assert!(!store::agents::heard(&mut tx, id, first, Health::default(), NOW).await.unwrap());
+    assert_eq!(store::agents::heard(&mut tx, &[(id, first, Health::default())], NOW).await.unwrap(), 0);
     assert!(!store::agents::disconnected(&mut tx, id, first).await.unwrap());
     assert_eq!(pbx(&mut tx, NOW).await.state, PbxState::Online);
     assert!(store::agents::disconnected(&mut tx, id, second).await.unwrap());
