@@ -31,7 +31,7 @@ queries: ## check the SQL against migrations/ and write .sqlx, after a change of
 bench: ## measure, and compare with the targets
 	@scripts/install-tools.sh run
 	@scripts/build.sh
-	@SQLX_OFFLINE=true scripts/test-postgres.sh cargo run --release --locked -p bench
+	@SQLX_OFFLINE=true RUSTFLAGS="--cfg erase_components" scripts/test-postgres.sh cargo run --release --locked -p bench
 
 fuzz: ## fuzz every target for a minute
 	@fuzz/run.sh 60

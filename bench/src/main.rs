@@ -3,6 +3,7 @@
 
 mod blocked_ips;
 mod first_load;
+mod fleet;
 mod report;
 
 use report::Report;
@@ -12,5 +13,6 @@ async fn main() -> anyhow::Result<()> {
     let mut report = Report::default();
     first_load::measure(&mut report)?;
     blocked_ips::measure(&mut report).await?;
+    fleet::measure(&mut report).await?;
     report.write()
 }

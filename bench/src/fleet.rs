@@ -1,0 +1,272 @@
+//! One node with a fleet on it: real clients of the protocol in this process, the released server and its private PostgreSQL beside it, all
+//! on the cores of this machine. `RINGFENCE_BENCH_AGENTS` says how many there are, ten to a tenant; 1,000 if it doesn't.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+
+use agent::clock::{SharedClock, SystemClock};
+use agent::fleet::{Event, Fleet, Told};
+use anyhow::{Context as _, ensure};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::time::{Duration, Instant, sleep, timeout_at};
+
+use crate::report::{Report, Times, say};
+
+const SERVER: &str = "target/release/ringfence";
+const AGENTS_EACH: usize = 10;
+const AGENTS: usize = 1_000;
+/// The growth is shown from a tenth of the fleet.
+const TENTH: usize = 10;
+const SINGLE_PUSHES: usize = 20;
+/// Bans that each agent reports at once.
+const REPORTED: usize = 10;
+const LONGEST: Duration = Duration::from_mins(4);
+
+pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
+    let agents = wanted()?;
+    say(&format!(
+        "A fleet of {agents} agents, {AGENTS_EACH} to a tenant, on one node; the simulator runs on the same cores"
+    ));
+    if !Path::new(SERVER).exists() {
+        say("  left out: the server is not built; scripts/build.sh builds it\n");
+        return Ok(());
+    }
+    let mut lab = Lab::new(agents).await?;
+    for count in [agents / TENTH, agents] {
+        let figures = lab.run(count).await?;
+        say(&format!(
+            "  {count:>6} agents: all there after {:>5.1} s, server {:>6.1} MiB, change for all {:>7.1} ms p99, change for one tenant {:>6.1} ms p99, \
+             back after a kill {:>5.1} s, {:>7.0} events/s",
+            figures.connect_s,
+            figures.rss_mib,
+            figures.push_all_ms,
+            figures.single_push_ms,
+            figures.reconnect_s,
+            figures.events_per_s
+        ));
+        if count == agents {
+            #[expect(clippy::cast_precision_loss, reason = "there are fewer agents than 2^52")]
+            report.keep("fleet_agents", count as f64);
+            report.keep("fleet_server_rss_mib", figures.rss_mib);
+            report.keep("fleet_push_all_ms_p99", figures.push_all_ms);
+            report.keep("fleet_single_push_ms_p99", figures.single_push_ms);
+            report.keep("fleet_reconnect_s", figures.reconnect_s);
+            report.keep("events_per_s", figures.events_per_s);
+        }
+    }
+    say("");
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "how large a benchmark is depends on the machine")]
+fn wanted() -> anyhow::Result<usize> {
+    match std::env::var("RINGFENCE_BENCH_AGENTS") {
+        Ok(text) => text.parse().context("RINGFENCE_BENCH_AGENTS is a number of agents"),
+        Err(_) => Ok(AGENTS),
+    }
+}
+
+struct Figures {
+    connect_s: f64,
+    rss_mib: f64,
+    push_all_ms: f64,
+    single_push_ms: f64,
+    reconnect_s: f64,
+    events_per_s: f64,
+}
+
+/// A server of its own, with enrolled PBXes for all agents.
+struct Lab {
+    folder: PathBuf,
+    members: Vec<agent::fleet::Member>,
+    pages: u16,
+    agents: u16,
+    tenants: Vec<String>,
+}
+
+impl Lab {
+    async fn new(agents: usize) -> anyhow::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("ringfence-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        let mut lab = Self {
+            folder,
+            members: Vec::new(),
+            pages: free_port().await?,
+            agents: free_port().await?,
+            tenants: Vec::new(),
+        };
+        let tenants = agents.div_ceil(AGENTS_EACH).to_string();
+        let seeded = lab
+            .command()
+            .args(["fleet-seed", "--tenants", &tenants, "--agents-each", &AGENTS_EACH.to_string()])
+            .output()
+            .await?;
+        ensure!(seeded.status.success(), "fleet-seed: {}", String::from_utf8_lossy(&seeded.stderr));
+        lab.members = Fleet::read(&String::from_utf8(seeded.stdout)?)?;
+        Ok(lab)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(SERVER);
+        let (pages, agents) = (self.pages, self.agents);
+        command
+            .env("LEPTOS_SITE_ROOT", "target/site")
+            .env("RUST_LOG", "error")
+            .env("RINGFENCE__HTTP__LISTEN", format!("127.0.0.1:{pages}"))
+            .env("RINGFENCE__HTTP__PUBLIC_URL", format!("http://localhost:{pages}"))
+            .env("RINGFENCE__AGENTS__LISTEN", format!("127.0.0.1:{agents}"))
+            .env("RINGFENCE__AGENTS__PUBLIC_HOST", "localhost")
+            .env("RINGFENCE__AGENTS__PUBLIC_PORT", agents.to_string())
+            .env("RINGFENCE__DATABASE__DATA_DIR", self.folder.join("data"))
+            .env("RINGFENCE__DEVELOPMENT__MAILBOX", "true")
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn serve(&self) -> anyhow::Result<Child> {
+        let log = std::fs::File::create(self.folder.join("server.log"))?;
+        let server = self.command().arg("serve").stdout(Stdio::null()).stderr(log).spawn()?;
+        let until = Instant::now() + Duration::from_mins(1);
+        // The port is taken before the database is up.
+        while TcpStream::connect(("127.0.0.1", self.agents)).await.is_err() || self.sql("SELECT 1").await.is_err() {
+            ensure!(Instant::now() < until, "the server does not answer; see {}", self.folder.display());
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(server)
+    }
+
+    async fn run(&mut self, count: usize) -> anyhow::Result<Figures> {
+        let mut server = self.serve().await?;
+        self.tenants = self.sql("SELECT id FROM tenants WHERE slug LIKE 'fleet-%' ORDER BY created_at").await?;
+        let (events, told) = mpsc::unbounded_channel();
+        let clock: SharedClock = Arc::new(SystemClock);
+        let start = Instant::now();
+        let members = self.members.iter().take(count).cloned().collect();
+        let fleet = Fleet::start(members, Duration::from_millis(u64::try_from(count)? * 2), &events, &clock);
+        let mut told = Listening { told, count };
+        told.all(|told| *told == Told::Connected).await.context("connecting")?;
+        let connect_s = start.elapsed().as_secs_f64();
+        sleep(Duration::from_secs(10)).await;
+        let rss_mib = rss_mib(&server)?;
+
+        told.drain();
+        let start = Instant::now();
+        self.change("true").await?;
+        let push_all = told.all(|told| matches!(told, Told::Policy(_))).await.context("a change for all")?;
+        let push_all_ms = Times::new(push_all.into_iter().map(|at| at - start).collect()).percentile(99);
+
+        // The server is still writing down who has applied what.
+        sleep(Duration::from_secs(5) + Duration::from_millis(u64::try_from(count)? * 2)).await;
+        let mut single = Vec::new();
+        for turn in 0..SINGLE_PUSHES {
+            sleep(Duration::from_millis(200)).await;
+            told.drain();
+            let tenant =
+                self.tenants.get(turn * count / AGENTS_EACH / SINGLE_PUSHES).context("fewer tenants than agents")?;
+            let start = Instant::now();
+            self.change(&format!("id = '{tenant}'")).await?;
+            let of_one =
+                told.some(AGENTS_EACH, |told| matches!(told, Told::Policy(_))).await.context("a change for one")?;
+            single.extend(of_one.into_iter().map(|at| at - start));
+        }
+        let single_push_ms = Times::new(single).percentile(99);
+
+        told.drain();
+        let start = Instant::now();
+        for member in 0..count {
+            fleet.attack(member, REPORTED).await;
+        }
+        told.all(|told| matches!(told, Told::Stored(_))).await.context("reports")?;
+        #[expect(clippy::cast_precision_loss, reason = "there are fewer events than 2^52")]
+        let events_per_s = (count * REPORTED) as f64 / start.elapsed().as_secs_f64();
+
+        // Killed, not asked to stop.
+        server.kill().await?;
+        told.drain();
+        let start = Instant::now();
+        let mut server = self.serve().await?;
+        told.all(|told| *told == Told::Connected).await.context("reconnecting")?;
+        let reconnect_s = start.elapsed().as_secs_f64();
+        drop(fleet);
+        if let Some(id) = server.id() {
+            Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
+            server.wait().await?;
+        }
+        Ok(Figures { connect_s, rss_mib, push_all_ms, single_push_ms, reconnect_s, events_per_s })
+    }
+
+    /// Raises the revision of these tenants' policies and says so, as every change of a policy does when it commits.
+    async fn change(&self, which: &str) -> anyhow::Result<()> {
+        let sql = format!(
+            "WITH changed AS (UPDATE tenants SET policy_revision = policy_revision + 1 WHERE {which} RETURNING id)
+             SELECT count(pg_notify('ringfence', id || ':policy')) FROM changed"
+        );
+        self.sql(&sql).await.map(drop)
+    }
+
+    async fn sql(&self, sql: &str) -> anyhow::Result<Vec<String>> {
+        let socket = self.folder.join("data/postgres/socket");
+        let output = Command::new("psql")
+            .args(["-qXAt", "-v", "ON_ERROR_STOP=1", "-U", "ringfence_admin", "-d", "ringfence", "-c", sql, "-h"])
+            .arg(socket)
+            .output()
+            .await?;
+        ensure!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.lines().map(ToOwned::to_owned).collect())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// What the fleet tells.
+struct Listening {
+    told: mpsc::UnboundedReceiver<Event>,
+    count: usize,
+}
+
+impl Listening {
+    fn drain(&mut self) {
+        while self.told.try_recv().is_ok() {}
+    }
+
+    /// When each agent first told what is wanted.
+    async fn all(&mut self, wanted: impl Fn(&Told) -> bool) -> anyhow::Result<Vec<Instant>> {
+        self.some(self.count, wanted).await
+    }
+
+    async fn some(&mut self, count: usize, wanted: impl Fn(&Told) -> bool) -> anyhow::Result<Vec<Instant>> {
+        let until = Instant::now() + LONGEST;
+        let (mut who, mut when) = (BTreeSet::new(), Vec::with_capacity(count));
+        while who.len() < count {
+            let event =
+                timeout_at(until, self.told.recv()).await.with_context(|| format!("{} of {count}", who.len()))?;
+            let event = event.context("the fleet is gone")?;
+            if wanted(&event.told) && who.insert(event.member) {
+                when.push(event.at);
+            }
+        }
+        Ok(when)
+    }
+}
+
+async fn free_port() -> anyhow::Result<u16> {
+    Ok(tokio::net::TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port())
+}
+
+/// What the server's process holds in memory.
+fn rss_mib(server: &Child) -> anyhow::Result<f64> {
+    let id = server.id().context("the server has ended")?;
+    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
+    kib.map(|kib| kib / 1024.0).context("no VmRSS")
+}
