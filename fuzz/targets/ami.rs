@@ -4,6 +4,7 @@
 use agent::pbx;
 use libfuzzer_sys::fuzz_target;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 fuzz_target!(|bytes: &[u8]| {
     for event in pbx::security_events_of_text(bytes, OffsetDateTime::UNIX_EPOCH) {
@@ -12,8 +13,12 @@ fuzz_target!(|bytes: &[u8]| {
         }
         assert_eq!(event.remote, event.remote.to_canonical(), "one source has one address");
     }
-    if let Some((remote, nonces)) = pbx::challenges(bytes) {
-        assert_eq!(remote, remote.to_canonical(), "one source has one address");
-        assert!(nonces.iter().all(|nonce| !nonce.is_empty()));
+    let mut sent = pbx::Sent::default();
+    // Twice: the first time nothing can be an answer.
+    for _ in 0..2 {
+        for (_, remote, nonce) in sent.see(bytes, Instant::now()) {
+            assert_eq!(remote, remote.to_canonical(), "one source has one address");
+            assert!(!nonce.is_empty());
+        }
     }
 });
