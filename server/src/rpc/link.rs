@@ -30,6 +30,8 @@ const SILENCE: Duration = Duration::from_secs(3 * HEARTBEAT_SECONDS as u64);
 /// So many bans a second are taken from one PBX in the long run; a real attack brings far fewer, and what a stolen certificate may
 /// write has an end. Who reports faster is read later.
 const BANS_PER_SECOND: u32 = 50;
+/// What writes a row of the audit log whenever an agent says it counts like so many bans: a second of reading later.
+const AUDITED: u32 = BANS_PER_SECOND;
 
 /// The service.
 pub(super) struct Links {
@@ -178,7 +180,7 @@ impl Link {
         }
     }
 
-    /// Answers how many bans it brought.
+    /// Answers what it cost, in bans.
     async fn hear(&mut self, message: FromAgent, outbox: &mut Outbox, place: &Place) -> Result<u32, Status> {
         match message {
             FromAgent::Hello(_) => return Err(Status::failed_precondition("hello comes once")),
@@ -192,6 +194,7 @@ impl Link {
                 agents::policy_refused(&self.ctx, &self.agent, refused.revision, &refused.reason)
                     .await
                     .map_err(status)?;
+                return Ok(AUDITED);
             }
             FromAgent::BansApplied(applied) => {
                 outbox.bans_applied(applied.seq, applied.digest, applied.resync);
@@ -203,13 +206,22 @@ impl Link {
             }
             FromAgent::Withheld(withheld) => {
                 agents::withheld(&self.ctx, &self.agent, &withheld).await.map_err(status)?;
+                return Ok(AUDITED);
             }
-            FromAgent::Drift(drift) => agents::drifted(&self.ctx, &self.agent, drift).await.map_err(status)?,
-            FromAgent::Renew(csr_pem) => match agents::renew(&self.ctx, &self.agent, &csr_pem).await {
-                Ok(certificate_pem) => outbox.push(FromServer::Renewed(certificate_pem)),
-                // Its certificate holds; it asks again.
-                Err(error) => tracing::warn!(pbx.id = %self.agent.pbx_id, %error, "renewing a certificate"),
-            },
+            FromAgent::Drift(drift) => {
+                agents::drifted(&self.ctx, &self.agent, drift).await.map_err(status)?;
+                return Ok(AUDITED);
+            }
+            FromAgent::Renew(csr_pem) => {
+                match agents::renew(&self.ctx, &self.agent, &csr_pem).await {
+                    Ok(certificate_pem) => outbox.push(FromServer::Renewed(certificate_pem)),
+                    // Its certificate holds; it asks again.
+                    Err(error) => {
+                        tracing::warn!(pbx.id = %self.agent.pbx_id, error = chain(&error), "renewing a certificate");
+                    }
+                }
+                return Ok(AUDITED);
+            }
             FromAgent::Report(batch) => {
                 let batch_id = batch.id;
                 let bans = batch.events.iter().filter(|event| matches!(event, ReportEvent::Detected(_))).count();
