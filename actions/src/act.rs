@@ -44,6 +44,8 @@ pub(crate) struct Act<'a> {
     pub now: OffsetDateTime,
     subject: String,
     details: Map<String, Value>,
+    /// Rows that others have in the audit log for their part.
+    others: Vec<NewAuditRow>,
     topics: Vec<Topic>,
 }
 
@@ -68,7 +70,17 @@ impl<'a> Act<'a> {
     /// The same, in a transaction that has begun.
     pub(crate) fn begin_in(ctx: &'a Ctx, tx: TenantTx, actor: Actor, operation: Operation) -> Self {
         let now = ctx.now();
-        Self { ctx, actor, operation, tx, now, subject: String::new(), details: Map::new(), topics: Vec::new() }
+        Self {
+            ctx,
+            actor,
+            operation,
+            tx,
+            now,
+            subject: String::new(),
+            details: Map::new(),
+            others: Vec::new(),
+            topics: Vec::new(),
+        }
     }
 
     /// Names what it is done to, for the audit log.
@@ -79,6 +91,13 @@ impl<'a> Act<'a> {
     /// Notes a detail for the audit log. Never a secret.
     pub(crate) fn detail(&mut self, name: &str, value: impl Into<Value>) {
         self.details.insert(name.to_owned(), value.into());
+    }
+
+    /// What was noted so far is the part of `actor`, who gets an audit row of his own for it.
+    pub(crate) fn also_by(&mut self, actor: Actor) {
+        let (subject, details) = (std::mem::take(&mut self.subject), std::mem::take(&mut self.details));
+        self.others.push(row(&actor, self.operation, Outcome::Done, &subject, details, self.now));
+        self.publish(Topic::Audit);
     }
 
     /// Tells at commit that something changed.
@@ -96,8 +115,18 @@ impl<'a> Act<'a> {
         Ok(())
     }
 
-    /// Ends it without an audit row: for what others have audited, such as heartbeats and expiries.
+    /// Says that a stream of the tenant's agents may have to end, and sees to it that every node looks.
+    pub(crate) async fn raise_roster(&mut self) -> Result<(), ActError> {
+        store::tenants::raise_roster(&mut self.tx).await?;
+        self.publish(Topic::Roster);
+        Ok(())
+    }
+
+    /// Ends it without an audit row of its own: for what others have audited, such as heartbeats and expiries.
     pub(crate) async fn finish_quietly(mut self) -> Result<(), ActError> {
+        if !self.others.is_empty() {
+            store::audit::append(&mut self.tx, self.others).await?;
+        }
         for topic in self.topics {
             store::notify::publish(&mut self.tx, topic.as_str()).await?;
         }
@@ -106,11 +135,12 @@ impl<'a> Act<'a> {
 
     /// Ends it: on success writes the audit row, publishes and commits; on failure takes everything back and audits the refusal.
     pub(crate) async fn finish<T>(self, result: Result<T, ActError>) -> Result<T, ActError> {
-        let Self { ctx, actor, operation, mut tx, now, subject, details, topics } = self;
+        let Self { ctx, actor, operation, mut tx, now, subject, details, others: mut rows, topics } = self;
         match result {
             Ok(value) => {
                 if operation.changes() {
-                    append(&mut tx, &actor, operation, Outcome::Done, subject, details, now).await?;
+                    rows.push(row(&actor, operation, Outcome::Done, &subject, details, now));
+                    store::audit::append(&mut tx, rows).await?;
                     store::notify::publish(&mut tx, Topic::Audit.as_str()).await?;
                 }
                 for topic in topics {
@@ -131,26 +161,24 @@ impl<'a> Act<'a> {
     }
 }
 
-async fn append(
-    tx: &mut TenantTx,
+fn row(
     actor: &Actor,
     operation: Operation,
     outcome: Outcome,
-    subject: String,
+    subject: &str,
     details: Map<String, Value>,
     at: OffsetDateTime,
-) -> Result<(), ActError> {
-    let row = NewAuditRow {
+) -> NewAuditRow {
+    NewAuditRow {
         id: AuditId(Uuid::now_v7()),
         at,
         actor: printable(&actor.name),
         action: operation.path(),
         outcome,
-        subject: printable(&subject),
+        subject: printable(subject),
         details: Value::Object(details).to_string(),
         source: actor.address.map(|address| address.to_string()).unwrap_or_default(),
-    };
-    Ok(store::audit::append(tx, row).await?)
+    }
 }
 
 /// What somebody typed may hold anything; the log, and PostgreSQL, take no control characters.
@@ -168,7 +196,8 @@ async fn refused(
 ) -> Result<(), ActError> {
     details.insert("refused".to_owned(), error.to_string().into());
     let mut tx = ctx.store().tenant(actor.tenant_id).await?;
-    append(&mut tx, actor, operation, Outcome::Refused, subject, details, ctx.now()).await?;
+    let row = row(actor, operation, Outcome::Refused, &subject, details, ctx.now());
+    store::audit::append(&mut tx, vec![row]).await?;
     store::notify::publish(&mut tx, Topic::Audit.as_str()).await?;
     Ok(tx.commit().await?)
 }

@@ -1,5 +1,8 @@
 //! Changes of a tenant's set of bans: kept, numbered, digested, published, in one transaction.
 
+use std::collections::HashSet;
+
+use ipnet::IpNet;
 use policy::bans::{BanChange, BanEntry};
 use policy::ids::BanId;
 use store::ban_set::BanSet;
@@ -9,25 +12,29 @@ use crate::act::Act;
 use crate::bus::Topic;
 use crate::error::ActError;
 
-/// Keeps bans. One that holds for the same network is ended and replaced. Answers whether any was.
+/// Keeps bans, in order. One that holds for the same network is ended and replaced. Answers whether any was.
 pub(crate) async fn add(act: &mut Act<'_>, bans: &[NewBan], by: &str) -> Result<bool, ActError> {
     let set = store::ban_set::lock(&mut act.tx).await?;
+    let nets: Vec<IpNet> = bans.iter().map(|ban| ban.entry.net).collect();
+    let mut holding = store::blocked_ips::holding(&mut act.tx, &nets).await?;
     let mut digest = set.digest;
-    let mut changes = Vec::with_capacity(bans.len());
-    let mut replaced = false;
+    let mut replaced = HashSet::new();
     for ban in bans {
-        if let Some((id, old)) = store::blocked_ips::holding(&mut act.tx, ban.entry.net).await? {
-            store::blocked_ips::end(&mut act.tx, &[id], by, act.now).await?;
+        if let Some((id, old)) = holding.insert(ban.entry.net, (ban.id, ban.entry)) {
             digest.remove(&old);
-            replaced = true;
+            replaced.insert(id);
         }
-        store::blocked_ips::insert(&mut act.tx, ban).await?;
         digest.add(&ban.entry);
-        changes.push(BanChange::Add(ban.entry));
     }
+    if !replaced.is_empty() {
+        let ids: Vec<BanId> = replaced.iter().copied().collect();
+        store::blocked_ips::end(&mut act.tx, &ids, by, act.now).await?;
+    }
+    store::blocked_ips::insert(&mut act.tx, bans, &replaced, by, act.now).await?;
+    let changes: Vec<BanChange> = bans.iter().map(|ban| BanChange::Add(ban.entry)).collect();
     store::ban_set::append(&mut act.tx, &set, &changes, digest).await?;
     publish(act);
-    Ok(replaced)
+    Ok(!replaced.is_empty())
 }
 
 /// Ends bans by id; answers what they were.

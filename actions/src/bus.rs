@@ -18,6 +18,8 @@ pub enum Topic {
     Bans,
     /// A PBX: state, name, what it applied.
     Pbxes,
+    /// What may end a stream of an agent: revoked, removed, renamed, taken over.
+    Roster,
     /// The list of allowed IPs.
     AllowedIps,
     /// The list of blocked IPs.
@@ -31,10 +33,11 @@ pub enum Topic {
 }
 
 impl Topic {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Policy,
         Self::Bans,
         Self::Pbxes,
+        Self::Roster,
         Self::AllowedIps,
         Self::BlockedIps,
         Self::Audit,
@@ -48,6 +51,7 @@ impl Topic {
             Self::Policy => "policy",
             Self::Bans => "bans",
             Self::Pbxes => "pbxes",
+            Self::Roster => "roster",
             Self::AllowedIps => "allowed_ips",
             Self::BlockedIps => "blocked_ips",
             Self::Audit => "audit",

@@ -40,6 +40,7 @@ struct Inner {
     bus: Bus,
     ca: CertificateAuthority,
     token_key: TokenKey,
+    node: Uuid,
 }
 
 /// What every action works with.
@@ -58,7 +59,16 @@ impl Ctx {
         let ca = CertificateAuthority::load(&store, &master_key, now).await?;
         let token_key = TokenKey::load(&store, &master_key, now).await?;
         let passwords = Passwords::new(2);
-        Ok(Self(Arc::new(Inner { store, clock, settings, master_key, passwords, bus: Bus::default(), ca, token_key })))
+        // Each start is another node: the streams of the one before are gone.
+        let node = Uuid::new_v4();
+        store::nodes::beat(&store, node, now).await?;
+        let bus = Bus::default();
+        Ok(Self(Arc::new(Inner { store, clock, settings, master_key, passwords, bus, ca, token_key, node })))
+    }
+
+    /// This node.
+    pub fn node(&self) -> Uuid {
+        self.0.node
     }
 
     /// The database.

@@ -23,6 +23,16 @@ const SEND_WITHIN: std::time::Duration = std::time::Duration::from_mins(1);
 /// For so long no other node takes a mail that this one sends.
 const LEASE: Duration = Duration::minutes(2);
 
+/// Says that this node is alive.
+pub async fn beat(ctx: &Ctx) -> Result<(), ActError> {
+    Ok(store::nodes::beat(ctx.store(), ctx.node(), ctx.now()).await?)
+}
+
+/// Says that this node is gone.
+pub async fn leave(ctx: &Ctx) -> Result<(), ActError> {
+    Ok(store::nodes::leave(ctx.store(), ctx.node()).await?)
+}
+
 /// Ends bans and allowed entries whose time is over. PBXes have ended them by themselves; this tells the portal. A tenant for
 /// which it fails has its next turn, and holds up no other.
 pub async fn expire(ctx: &Ctx) -> Result<(), ActError> {

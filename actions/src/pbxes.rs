@@ -84,6 +84,7 @@ pub async fn rename(ctx: &Ctx, caller: &Caller, id: PbxId, name: String) -> Resu
 async fn rename_inner(act: &mut Act<'_>, id: PbxId, name: &str) -> Result<(), ActError> {
     act.subject(id);
     let name = people::parse_name(name).map_err(|message| ActError::field("name", message))?;
+    act.raise_roster().await?;
     let before = store::pbxes::rename(&mut act.tx, id, &name).await?.ok_or(ActError::NotFound)?;
     act.subject(&name);
     act.detail("before", before);
@@ -102,6 +103,7 @@ async fn revoke_inner(act: &mut Act<'_>, id: PbxId) -> Result<(), ActError> {
     act.subject(id);
     let name = store::pbxes::name(&mut act.tx, id).await?.ok_or(ActError::NotFound)?;
     act.subject(name);
+    act.raise_roster().await?;
     let now = act.now;
     if !store::pbxes::revoke(&mut act.tx, id, now).await? {
         return Err(ActError::Refused("This PBX was revoked before.".to_owned()));
@@ -121,6 +123,7 @@ async fn remove_inner(act: &mut Act<'_>, id: PbxId) -> Result<(), ActError> {
     act.subject(id);
     let name = store::pbxes::name(&mut act.tx, id).await?.ok_or(ActError::NotFound)?;
     act.subject(name);
+    act.raise_roster().await?;
     store::pbxes::remove(&mut act.tx, id).await?;
     act.publish(Topic::Pbxes);
     Ok(())

@@ -104,7 +104,8 @@ pub struct Engine {
     /// What was told to be in our way and still is.
     drift: Option<Vec<String>>,
     closely: watch::Sender<bool>,
-    clock_apart_seconds: i64,
+    /// How far the server's clock was ahead when it last said so.
+    clock_ahead: Option<time::Duration>,
     last_ban: Option<LastBan>,
     hello: watch::Sender<Hello>,
     heartbeat: watch::Sender<pb::Heartbeat>,
@@ -169,7 +170,7 @@ impl Engine {
             proven: None,
             drift: None,
             closely,
-            clock_apart_seconds: 0,
+            clock_ahead: None,
             last_ban: None,
             hello: watch::Sender::new(hello),
             heartbeat: watch::Sender::new(pb::Heartbeat::default()),
@@ -330,6 +331,7 @@ impl Engine {
             dropped: self.spool.dropped(),
             proven_at_ms: self.proven.map_or(0, |(at, _)| crate::clock::unix_ms(at)),
             proven_ranges: self.proven.map_or(0, |(_, ranges)| u32::try_from(ranges).unwrap_or(u32::MAX)),
+            clock_ahead_ms: self.clock_ahead.map(|ahead| i64::try_from(ahead.whole_milliseconds()).unwrap_or(i64::MAX)),
         };
         self.heartbeat.send_replace(beat);
     }
@@ -370,7 +372,7 @@ impl Engine {
             bans_unreported: self.book.pending().len(),
             spooled: self.spool.len(),
             dropped: self.spool.dropped(),
-            clock_apart_seconds: self.clock_apart_seconds,
+            clock_apart_seconds: self.clock_ahead.map_or(0, time::Duration::whole_seconds),
             last_ban: self.last_ban.clone(),
             proven_at: self.proven.map(|(at, _)| at),
         };

@@ -82,6 +82,8 @@ pub struct Pbx {
     pub registered: i32,
     /// Reports dropped while it was cut off.
     pub dropped: i64,
+    /// How far the server's clock is ahead of the PBX's, in milliseconds; `None` when it hasn't been measured.
+    pub clock_ahead_ms: Option<i64>,
 }
 
 /// What to run on the PBX to connect it. Shown once.
@@ -127,5 +129,6 @@ pub(crate) fn sample(name: &str, state: PbxState) -> Pbx {
         bans: 3,
         registered: 12,
         dropped: 0,
+        clock_ahead_ms: None,
     }
 }

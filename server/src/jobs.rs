@@ -16,6 +16,11 @@ pub fn start(ctx: &Ctx, mailer: Option<Mailer>, stopping: &CancellationToken) ->
     let token = stopping.clone();
     tasks.spawn(async move { token.run_until_cancelled(bus::run(listening)).await });
 
+    let living = ctx.clone();
+    tasks.spawn(every(Duration::from_secs(2), "saying that this node is alive", stopping.clone(), move || {
+        let ctx = living.clone();
+        async move { jobs::beat(&ctx).await }
+    }));
     let expiring = ctx.clone();
     tasks.spawn(every(Duration::from_secs(1), "ending what has expired", stopping.clone(), move || {
         let ctx = expiring.clone();

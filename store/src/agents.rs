@@ -1,6 +1,6 @@
 //! PBXes as their agents report themselves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use policy::ids::{BatchId, PbxId};
 use policy::safety::{Drift, Withheld};
@@ -129,19 +129,25 @@ pub async fn by_certificate(
     }))
 }
 
-/// An agent's stream begins; it replaces an older one.
+/// The stream that a PBX had before, and on which node.
+pub type Before = (Option<Uuid>, Option<Uuid>);
+
+/// An agent's stream begins on a node; it replaces an older one, which is answered. `None` when there is no such PBX, or it was revoked.
 pub async fn connected(
     tx: &mut TenantTx,
     pbx: PbxId,
-    link_id: Uuid,
+    (link_id, node_id): (Uuid, Uuid),
     described: &Described,
     now: OffsetDateTime,
-) -> Result<bool, StoreError> {
-    let done = sqlx::query!(
-        "UPDATE pbxes SET link_id = $2, last_seen_at = $3, agent_version = $4, hostname = $5, pbx_kind = $6, pbx_version = $7, firewall = $8
-         WHERE id = $1 AND revoked_at IS NULL",
+) -> Result<Option<Before>, StoreError> {
+    let before = sqlx::query!(
+        "UPDATE pbxes AS p SET link_id = $2, node_id = $3, last_seen_at = $4, agent_version = $5, hostname = $6, pbx_kind = $7,
+                pbx_version = $8, firewall = $9
+         FROM (SELECT id, link_id, node_id FROM pbxes WHERE id = $1 FOR NO KEY UPDATE) AS before
+         WHERE p.id = before.id AND p.revoked_at IS NULL RETURNING before.link_id, before.node_id",
         pbx.0,
         link_id,
+        node_id,
         now,
         described.agent_version,
         described.hostname,
@@ -149,21 +155,31 @@ pub async fn connected(
         described.pbx_version,
         described.firewall
     )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(before.map(|before| (before.link_id, before.node_id)))
+}
+
+/// An agent's stream ended; changes nothing when a newer one has begun.
+pub async fn disconnected(
+    tx: &mut TenantTx,
+    pbx: PbxId,
+    link_id: Uuid,
+    now: OffsetDateTime,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query!(
+        "UPDATE pbxes SET link_id = NULL, last_seen_at = $3 WHERE id = $1 AND link_id = $2",
+        pbx.0,
+        link_id,
+        now
+    )
     .execute(tx.conn())
     .await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// An agent's stream ended; changes nothing when a newer one has begun.
-pub async fn disconnected(tx: &mut TenantTx, pbx: PbxId, link_id: Uuid) -> Result<bool, StoreError> {
-    let done = sqlx::query!("UPDATE pbxes SET link_id = NULL WHERE id = $1 AND link_id = $2", pbx.0, link_id)
-        .execute(tx.conn())
-        .await?;
-    Ok(done.rows_affected() == 1)
-}
-
 /// How an agent is.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Health {
     /// Bans in its kernel.
     pub bans: i64,
@@ -175,31 +191,85 @@ pub struct Health {
     pub proven_at: Option<OffsetDateTime>,
     /// How many ranges that was.
     pub proven_ranges: i32,
+    /// How far the server's clock is ahead of its own, in milliseconds.
+    pub clock_ahead_ms: Option<i64>,
 }
 
-/// Agents are alive. Changes nothing where a stream is no longer its PBX's, or the PBX was revoked or removed.
-pub async fn heard(tx: &mut TenantTx, beats: &[(PbxId, Uuid, Health)], now: OffsetDateTime) -> Result<u64, StoreError> {
-    let ids: Vec<Uuid> = beats.iter().map(|(pbx, ..)| pbx.0).collect();
-    let links: Vec<Uuid> = beats.iter().map(|(_, link, _)| *link).collect();
-    let bans: Vec<i64> = beats.iter().map(|(.., health)| health.bans).collect();
-    let registered: Vec<i32> = beats.iter().map(|(.., health)| health.registered).collect();
-    let dropped: Vec<i64> = beats.iter().map(|(.., health)| health.dropped).collect();
-    let proven_at: Vec<Option<OffsetDateTime>> = beats.iter().map(|(.., health)| health.proven_at).collect();
-    let proven_ranges: Vec<i32> = beats.iter().map(|(.., health)| health.proven_ranges).collect();
+/// A policy that an agent has applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppliedPolicy {
+    /// Its revision.
+    pub revision: i64,
+    /// Its digest.
+    pub digest: [u8; 32],
+    /// How long that took; `None` when the agent held it before.
+    pub took_us: Option<i64>,
+}
+
+/// A set of bans that an agent has applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppliedBans {
+    /// The number of the last change in it.
+    pub seq: i64,
+    /// How long that took; `None` when the agent held it before.
+    pub took_us: Option<i64>,
+}
+
+/// What an agent says of itself while it works. What is `None` stays as it was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Told {
+    /// How it is.
+    pub health: Option<Health>,
+    /// The policy in force.
+    pub policy: Option<AppliedPolicy>,
+    /// The bans in force.
+    pub bans: Option<AppliedBans>,
+}
+
+/// Writes down what agents have told, each on which stream. Changes nothing where a stream is no longer its PBX's, or the PBX was
+/// revoked or removed.
+pub async fn told(tx: &mut TenantTx, told: &[(PbxId, Uuid, Told)]) -> Result<u64, StoreError> {
+    let ids: Vec<Uuid> = told.iter().map(|(pbx, ..)| pbx.0).collect();
+    let links: Vec<Uuid> = told.iter().map(|(_, link, _)| *link).collect();
+    let health =
+        |of: fn(Health) -> i64| -> Vec<Option<i64>> { told.iter().map(|(.., told)| told.health.map(of)).collect() };
+    let proven_at: Vec<Option<OffsetDateTime>> =
+        told.iter().map(|(.., told)| told.health.and_then(|health| health.proven_at)).collect();
+    let clocks: Vec<Option<i64>> =
+        told.iter().map(|(.., told)| told.health.and_then(|health| health.clock_ahead_ms)).collect();
+    let revisions: Vec<Option<i64>> = told.iter().map(|(.., told)| told.policy.map(|policy| policy.revision)).collect();
+    let digests: Vec<Option<Vec<u8>>> =
+        told.iter().map(|(.., told)| told.policy.map(|policy| policy.digest.to_vec())).collect();
+    let seqs: Vec<Option<i64>> = told.iter().map(|(.., told)| told.bans.map(|bans| bans.seq)).collect();
+    let took =
+        |told: &Told| told.policy.and_then(|policy| policy.took_us).or_else(|| told.bans.and_then(|bans| bans.took_us));
+    let took: Vec<Option<i64>> = told.iter().map(|(.., told)| took(told)).collect();
     let done = sqlx::query!(
-        "UPDATE pbxes AS p SET last_seen_at = $1, bans = b.bans, registered = b.registered, dropped = b.dropped,
-                proven_at = b.proven_at, proven_ranges = b.proven_ranges
-         FROM unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::integer[], $6::bigint[], $7::timestamptz[], $8::integer[])
-              AS b (id, link_id, bans, registered, dropped, proven_at, proven_ranges)
-         WHERE p.id = b.id AND p.link_id = b.link_id AND p.revoked_at IS NULL",
-        now,
+        "UPDATE pbxes AS p SET
+             bans = COALESCE(t.bans, p.bans), registered = COALESCE(t.registered::integer, p.registered),
+             dropped = COALESCE(t.dropped, p.dropped),
+             proven_at = CASE WHEN t.bans IS NULL THEN p.proven_at ELSE t.proven_at END,
+             proven_ranges = COALESCE(t.proven_ranges::integer, p.proven_ranges),
+             clock_ahead_ms = COALESCE(t.clock_ahead_ms, p.clock_ahead_ms),
+             applied_revision = COALESCE(t.revision, p.applied_revision), applied_digest = COALESCE(t.digest, p.applied_digest),
+             last_refusal = CASE WHEN t.revision IS NULL THEN p.last_refusal ELSE '' END,
+             applied_ban_seq = COALESCE(t.seq, p.applied_ban_seq), applied_took_us = COALESCE(t.took_us, p.applied_took_us)
+         FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bigint[], $8::bigint[],
+                     $9::bigint[], $10::bytea[], $11::bigint[], $12::bigint[])
+              AS t (id, link_id, bans, registered, dropped, proven_at, proven_ranges, clock_ahead_ms, revision, digest, seq, took_us)
+         WHERE p.id = t.id AND p.link_id = t.link_id AND p.revoked_at IS NULL",
         &ids,
         &links,
-        &bans,
-        &registered,
-        &dropped,
+        &health(|health| health.bans) as &[Option<i64>],
+        &health(|health| health.registered.into()) as &[Option<i64>],
+        &health(|health| health.dropped) as &[Option<i64>],
         &proven_at as &[Option<OffsetDateTime>],
-        &proven_ranges
+        &health(|health| health.proven_ranges.into()) as &[Option<i64>],
+        &clocks as &[Option<i64>],
+        &revisions as &[Option<i64>],
+        &digests as &[Option<Vec<u8>>],
+        &seqs as &[Option<i64>],
+        &took as &[Option<i64>]
     )
     .execute(tx.conn())
     .await?;
@@ -209,26 +279,6 @@ pub async fn heard(tx: &mut TenantTx, beats: &[(PbxId, Uuid, Health)], now: Offs
 /// What the agent found in its firewall that wasn't as it should be.
 pub async fn drifted(tx: &mut TenantTx, pbx: PbxId, drift: &Drift) -> Result<(), StoreError> {
     sqlx::query!("UPDATE pbxes SET drift = $2 WHERE id = $1", pbx.0, Json(drift) as _).execute(tx.conn()).await?;
-    Ok(())
-}
-
-/// The agent has applied a policy; `None` leaves the time that its last apply took.
-pub async fn policy_applied(
-    tx: &mut TenantTx,
-    pbx: PbxId,
-    revision: i64,
-    digest: &[u8],
-    took_us: Option<i64>,
-) -> Result<(), StoreError> {
-    sqlx::query!(
-        "UPDATE pbxes SET applied_revision = $2, applied_digest = $3, applied_took_us = COALESCE($4, applied_took_us), last_refusal = '' WHERE id = $1",
-        pbx.0,
-        revision,
-        digest,
-        took_us
-    )
-    .execute(tx.conn())
-    .await?;
     Ok(())
 }
 
@@ -249,35 +299,25 @@ pub async fn withheld(tx: &mut TenantTx, pbx: PbxId, withheld: &[Withheld]) -> R
     Ok(done.rows_affected() == 1)
 }
 
-/// The agent holds the set of bans as of a change; `None` leaves the time that its last apply took.
-pub async fn bans_applied(tx: &mut TenantTx, pbx: PbxId, seq: i64, took_us: Option<i64>) -> Result<(), StoreError> {
-    sqlx::query!(
-        "UPDATE pbxes SET applied_ban_seq = $2, applied_took_us = COALESCE($3, applied_took_us) WHERE id = $1",
-        pbx.0,
-        seq,
-        took_us
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(())
-}
-
-/// Marks a batch of reports as stored; `false` when it was before.
-pub async fn insert_batch(
+/// Marks batches of reports as stored; answers those that weren't before.
+pub async fn insert_batches(
     tx: &mut TenantTx,
-    pbx: PbxId,
-    batch: BatchId,
+    batches: &[(BatchId, PbxId)],
     now: OffsetDateTime,
-) -> Result<bool, StoreError> {
+) -> Result<HashSet<BatchId>, StoreError> {
     let tenant = tx.tenant().0;
-    let done = sqlx::query!(
-        "INSERT INTO report_batches (tenant_id, id, pbx_id, received_at) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant_id, id) DO NOTHING",
+    let ids: Vec<Uuid> = batches.iter().map(|(batch, _)| batch.0).collect();
+    let pbxes: Vec<Uuid> = batches.iter().map(|(_, pbx)| pbx.0).collect();
+    let new = sqlx::query_scalar!(
+        "INSERT INTO report_batches (tenant_id, id, pbx_id, received_at)
+         SELECT $1, b.id, b.pbx_id, $4 FROM unnest($2::uuid[], $3::uuid[]) AS b (id, pbx_id)
+         ON CONFLICT (tenant_id, id) DO NOTHING RETURNING id",
         tenant,
-        batch.0,
-        pbx.0,
+        &ids,
+        &pbxes,
         now
     )
-    .execute(tx.conn())
+    .fetch_all(tx.conn())
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(new.into_iter().map(BatchId).collect())
 }

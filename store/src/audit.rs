@@ -40,20 +40,68 @@ pub async fn begin_chain(tx: &mut TenantTx) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Appends a row to the tenant's chain. Writers of one tenant wait for each other here, so call it last; see also
+/// Appends rows to the tenant's chain, in this order. Writers of one tenant wait for each other here, so call it last; see also
 /// [`crate::ban_set::lock`].
-pub async fn append(tx: &mut TenantTx, new: NewAuditRow) -> Result<(), StoreError> {
+pub async fn append(tx: &mut TenantTx, new: Vec<NewAuditRow>) -> Result<(), StoreError> {
     let tenant = tx.tenant().0;
-    begin_chain(tx).await?;
-    let head = sqlx::query!("SELECT seq, hash FROM audit_heads WHERE tenant_id = $1 FOR UPDATE", tenant)
-        .fetch_one(tx.conn())
+    let head = match lock_head(tx).await? {
+        Some(head) => head,
+        None => {
+            begin_chain(tx).await?;
+            lock_head(tx).await?.ok_or(StoreError::Database(sqlx::Error::RowNotFound))?
+        }
+    };
+    let (mut seq, mut hash) = head;
+    let rows: Vec<AuditRow> = new
+        .into_iter()
+        .map(|new| {
+            let row = chained(new, seq, hash.clone());
+            (seq, hash) = (row.seq, row.hash.clone());
+            row
+        })
+        .collect();
+    let of = |text: fn(&AuditRow) -> &str| -> Vec<String> { rows.iter().map(|row| text(row).to_owned()).collect() };
+    sqlx::query!(
+        "INSERT INTO audit (tenant_id, id, seq, at, actor, action, outcome, subject, details, source, previous_hash, hash)
+         SELECT $1, r.* FROM unnest($2::uuid[], $3::bigint[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+                                    $10::text[], $11::bytea[], $12::bytea[]) AS r",
+        tenant,
+        &rows.iter().map(|row| row.id.0).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.seq).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.at).collect::<Vec<_>>(),
+        &of(|row| &row.actor),
+        &of(|row| &row.action),
+        &of(|row| row.outcome.as_str()),
+        &of(|row| &row.subject),
+        &of(|row| &row.details),
+        &of(|row| &row.source),
+        &rows.iter().map(|row| row.previous_hash.clone()).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.hash.clone()).collect::<Vec<_>>()
+    )
+    .execute(tx.conn())
+    .await?;
+    sqlx::query!("UPDATE audit_heads SET seq = $2, hash = $3 WHERE tenant_id = $1", tenant, seq, hash)
+        .execute(tx.conn())
         .await?;
+    Ok(())
+}
+
+async fn lock_head(tx: &mut TenantTx) -> Result<Option<(i64, Vec<u8>)>, StoreError> {
+    let tenant = tx.tenant().0;
+    let head = sqlx::query!("SELECT seq, hash FROM audit_heads WHERE tenant_id = $1 FOR UPDATE", tenant)
+        .fetch_optional(tx.conn())
+        .await?;
+    Ok(head.map(|head| (head.seq, head.hash)))
+}
+
+/// The row after the one with this number and hash.
+fn chained(new: NewAuditRow, seq: i64, previous_hash: Vec<u8>) -> AuditRow {
     let NewAuditRow { id, at, actor, action, outcome, subject, details, source } = new;
     // PostgreSQL keeps microseconds; what is hashed must be what will be read.
     let at = at.replace_nanosecond(at.nanosecond() / 1000 * 1000).unwrap_or(at);
     let mut row = AuditRow {
         id,
-        seq: head.seq + 1,
+        seq: seq + 1,
         at,
         actor,
         action: action.to_owned(),
@@ -61,32 +109,11 @@ pub async fn append(tx: &mut TenantTx, new: NewAuditRow) -> Result<(), StoreErro
         subject,
         details,
         source,
-        previous_hash: head.hash,
+        previous_hash,
         hash: Vec::new(),
     };
     row.hash = row.expected_hash().to_vec();
-    sqlx::query!(
-        "INSERT INTO audit (tenant_id, id, seq, at, actor, action, outcome, subject, details, source, previous_hash, hash)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-        tenant,
-        row.id.0,
-        row.seq,
-        row.at,
-        row.actor,
-        row.action,
-        row.outcome.as_str(),
-        row.subject,
-        row.details,
-        row.source,
-        row.previous_hash,
-        row.hash
-    )
-    .execute(tx.conn())
-    .await?;
-    sqlx::query!("UPDATE audit_heads SET seq = $2, hash = $3 WHERE tenant_id = $1", tenant, row.seq, row.hash)
-        .execute(tx.conn())
-        .await?;
-    Ok(())
+    row
 }
 
 struct Row {

@@ -1,5 +1,6 @@
 //! Bans. Networks are compared with `=`, `<=` and `>=` only, so that row security lets an index find them.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -219,22 +220,29 @@ pub async fn earlier(tx: &mut TenantTx, net: IpNet, except: BanId, limit: i64) -
     Ok(rows.into_iter().map(BlockedIp::from).collect())
 }
 
-/// How often a network has been banned by hand or by detection.
-pub async fn times_banned(tx: &mut TenantTx, net: IpNet) -> Result<i64, StoreError> {
-    Ok(sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM blocked_ips WHERE net = $1::inet"#, net as IpNet)
-        .fetch_one(tx.conn())
-        .await?)
+/// How often networks have been banned by hand or by detection; those that never were are left out.
+pub async fn times_banned(tx: &mut TenantTx, nets: &[IpNet]) -> Result<HashMap<IpNet, i64>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT net AS "net: IpNet", count(*) AS "count!" FROM blocked_ips WHERE net = ANY ($1) GROUP BY net"#,
+        nets as &[IpNet]
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.net, row.count)).collect())
 }
 
-/// The ban that holds for exactly this network, if any.
-pub async fn holding(tx: &mut TenantTx, net: IpNet) -> Result<Option<(BanId, BanEntry)>, StoreError> {
-    let row = sqlx::query!(
-        r#"SELECT id, net AS "net: IpNet", expires_at FROM blocked_ips WHERE net = $1::inet AND ended_at IS NULL"#,
-        net as IpNet
+/// The bans that hold for exactly these networks.
+pub async fn holding(tx: &mut TenantTx, nets: &[IpNet]) -> Result<HashMap<IpNet, (BanId, BanEntry)>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT id, net AS "net: IpNet", expires_at FROM blocked_ips WHERE net = ANY ($1) AND ended_at IS NULL"#,
+        nets as &[IpNet]
     )
-    .fetch_optional(tx.conn())
+    .fetch_all(tx.conn())
     .await?;
-    Ok(row.map(|row| (row.id.into(), BanEntry { net: row.net, expires_at: row.expires_at })))
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.net, (row.id.into(), BanEntry { net: row.net, expires_at: row.expires_at })))
+        .collect())
 }
 
 /// The widest network blocked at `now` that holds all of `net`, if any.
@@ -251,11 +259,12 @@ pub async fn covering(tx: &mut TenantTx, net: IpNet, now: OffsetDateTime) -> Res
     .await?)
 }
 
-/// Whether a ban of this id is kept, holding or ended: an agent's ban is stored once.
-pub async fn known(tx: &mut TenantTx, id: BanId) -> Result<bool, StoreError> {
-    Ok(sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM blocked_ips WHERE id = $1) AS "known!""#, id.0)
-        .fetch_one(tx.conn())
-        .await?)
+/// Which of these bans are kept, holding or ended: an agent's ban is stored once.
+pub async fn known(tx: &mut TenantTx, ids: &[BanId]) -> Result<HashSet<BanId>, StoreError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let known =
+        sqlx::query_scalar!("SELECT id FROM blocked_ips WHERE id = ANY ($1)", &ids).fetch_all(tx.conn()).await?;
+    Ok(known.into_iter().map(BanId).collect())
 }
 
 /// All bans that hold, as PBXes get them.
@@ -266,24 +275,51 @@ pub async fn entries(tx: &mut TenantTx) -> Result<Vec<BanEntry>, StoreError> {
     Ok(rows.into_iter().map(|row| BanEntry { net: row.net, expires_at: row.expires_at }).collect())
 }
 
-/// Keeps a ban. The set must be locked, and no other ban hold for the network.
-pub async fn insert(tx: &mut TenantTx, ban: &NewBan) -> Result<(), StoreError> {
+/// Keeps bans; of those with an end, `ended_by` says that another took their place at once. The set must be locked, and no other ban
+/// hold for the networks of those that hold.
+pub async fn insert(
+    tx: &mut TenantTx,
+    bans: &[NewBan],
+    replaced: &HashSet<BanId>,
+    by: &str,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
     let tenant = tx.tenant().0;
+    let ids: Vec<Uuid> = bans.iter().map(|ban| ban.id.0).collect();
+    let nets: Vec<IpNet> = bans.iter().map(|ban| ban.entry.net).collect();
+    let sources: Vec<String> = bans.iter().map(|ban| ban.source.as_str().to_owned()).collect();
+    let reasons: Vec<String> = bans.iter().map(|ban| ban.reason.clone()).collect();
+    let accounts: Vec<Option<String>> = bans.iter().map(|ban| ban.account.clone()).collect();
+    let pbxes: Vec<Option<Uuid>> = bans.iter().map(|ban| ban.pbx_id.map(|id| id.0)).collect();
+    let people: Vec<Option<String>> = bans.iter().map(|ban| ban.blocked_by.clone()).collect();
+    let times: Vec<i32> = bans.iter().map(|ban| ban.times_banned).collect();
+    let evidence: Vec<Json<&Vec<EvidenceEvent>>> = bans.iter().map(|ban| Json(&ban.evidence)).collect();
+    let begun: Vec<OffsetDateTime> = bans.iter().map(|ban| ban.created_at).collect();
+    let ends: Vec<Option<OffsetDateTime>> = bans.iter().map(|ban| ban.entry.expires_at).collect();
+    let over: Vec<bool> = bans.iter().map(|ban| replaced.contains(&ban.id)).collect();
     sqlx::query!(
-        "INSERT INTO blocked_ips (tenant_id, id, net, source, reason, account, pbx_id, blocked_by, times_banned, evidence, created_at, expires_at)
-         VALUES ($1, $2, $3::cidr, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        "INSERT INTO blocked_ips (tenant_id, id, net, source, reason, account, pbx_id, blocked_by, times_banned, evidence, created_at,
+                                  expires_at, ended_at, ended_by)
+         SELECT $1, b.id, b.net::cidr, b.source, b.reason, b.account, b.pbx_id, b.blocked_by, b.times_banned, b.evidence, b.created_at,
+                b.expires_at, CASE WHEN b.over THEN $14::timestamptz END, CASE WHEN b.over THEN $15::text END
+         FROM unnest($2::uuid[], $3::inet[], $4::text[], $5::text[], $6::text[], $7::uuid[], $8::text[], $9::integer[], $10::jsonb[],
+                     $11::timestamptz[], $12::timestamptz[], $13::boolean[])
+              AS b (id, net, source, reason, account, pbx_id, blocked_by, times_banned, evidence, created_at, expires_at, over)",
         tenant,
-        ban.id.0,
-        ban.entry.net as IpNet,
-        ban.source.as_str(),
-        ban.reason,
-        ban.account,
-        ban.pbx_id.map(|id| id.0),
-        ban.blocked_by,
-        ban.times_banned,
-        Json(&ban.evidence) as _,
-        ban.created_at,
-        ban.entry.expires_at
+        &ids,
+        nets as Vec<IpNet>,
+        &sources,
+        &reasons,
+        &accounts as &[Option<String>],
+        &pbxes as &[Option<Uuid>],
+        &people as &[Option<String>],
+        &times,
+        &evidence as &[Json<&Vec<EvidenceEvent>>],
+        &begun,
+        &ends as &[Option<OffsetDateTime>],
+        &over,
+        now,
+        by
     )
     .execute(tx.conn())
     .await?;

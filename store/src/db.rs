@@ -72,9 +72,14 @@ impl Store {
     /// A transaction on one tenant's tables; PostgreSQL shows it the rows of no other.
     pub async fn tenant(&self, tenant: TenantId) -> Result<TenantTx, StoreError> {
         let mut tx = begin(&self.app).await?;
-        sqlx::query_scalar!("SELECT set_config('ringfence.tenant_id', $1, true)", tenant.to_string())
-            .fetch_one(tx.conn())
-            .await?;
+        set_tenant(&mut tx, tenant).await?;
+        Ok(TenantTx { tx, tenant })
+    }
+
+    /// A transaction that only reads one tenant's tables, all of one moment, and waits for nobody who writes.
+    pub async fn tenant_as_of_now(&self, tenant: TenantId) -> Result<TenantTx, StoreError> {
+        let mut tx = begin_with(&self.app, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        set_tenant(&mut tx, tenant).await?;
         Ok(TenantTx { tx, tenant })
     }
 
@@ -92,6 +97,18 @@ impl Store {
 #[expect(clippy::disallowed_methods, reason = "the one place where transactions begin")]
 async fn begin(pool: &PgPool) -> Result<PlatformTx, StoreError> {
     Ok(PlatformTx { tx: pool.begin().await? })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where transactions begin")]
+async fn begin_with(pool: &PgPool, statement: &'static str) -> Result<PlatformTx, StoreError> {
+    Ok(PlatformTx { tx: pool.begin_with(statement).await? })
+}
+
+async fn set_tenant(tx: &mut PlatformTx, tenant: TenantId) -> Result<(), StoreError> {
+    sqlx::query_scalar!("SELECT set_config('ringfence.tenant_id', $1, true)", tenant.to_string())
+        .fetch_one(tx.conn())
+        .await?;
+    Ok(())
 }
 
 async fn pool(url: &str, max_connections: u32) -> Result<PgPool, StoreError> {
@@ -152,6 +169,12 @@ impl PlatformTx {
     /// Forgets what was written.
     pub async fn rollback(self) -> Result<(), StoreError> {
         Ok(self.tx.rollback().await?)
+    }
+
+    /// The commit doesn't wait for the disk: for what a crash of the database may take back, since it is told again.
+    pub async fn may_be_lost(&mut self) -> Result<(), StoreError> {
+        sqlx::query_scalar!("SELECT set_config('synchronous_commit', 'off', true)").fetch_one(self.conn()).await?;
+        Ok(())
     }
 
     pub(crate) fn conn(&mut self) -> &mut PgConnection {

@@ -11,6 +11,7 @@ pub mod ban_set;
 pub mod blocked_ips;
 pub mod jobs;
 pub mod mails;
+pub mod nodes;
 pub mod notify;
 pub mod pbxes;
 pub mod people;

@@ -13,20 +13,21 @@ use crate::db::{StoreError, TenantTx};
 pub async fn list(tx: &mut TenantTx, now: OffsetDateTime) -> Result<Vec<Pbx>, StoreError> {
     let rows = sqlx::query!(
         r#"SELECT p.*, p.withheld AS "withheld_changes: Json<Vec<Withheld>>",
-                  p.drift AS "found: Json<Drift>", t.policy_revision, t.ban_seq
-           FROM pbxes p JOIN tenants t ON t.id = p.tenant_id ORDER BY lower(p.name), p.id"#
+                  p.drift AS "found: Json<Drift>", t.policy_revision, t.ban_seq, n.seen_at AS "node_seen_at?"
+           FROM pbxes p JOIN tenants t ON t.id = p.tenant_id LEFT JOIN nodes n ON n.id = p.node_id AND p.link_id IS NOT NULL
+           ORDER BY lower(p.name), p.id"#
     )
     .fetch_all(tx.conn())
     .await?;
     Ok(rows
         .into_iter()
         .map(|row| {
-            let heard = row.last_seen_at.is_some_and(|at| now - at < Duration::seconds(OFFLINE_AFTER_SECONDS));
+            let alive = row.node_seen_at.is_some_and(|at| now - at < Duration::seconds(OFFLINE_AFTER_SECONDS));
             let state = if row.revoked_at.is_some() {
                 PbxState::Revoked
             } else if row.enrolled_at.is_none() {
                 PbxState::WaitingForAgent
-            } else if row.link_id.is_some() && heard {
+            } else if alive {
                 PbxState::Online
             } else {
                 PbxState::Offline
@@ -36,7 +37,7 @@ pub async fn list(tx: &mut TenantTx, now: OffsetDateTime) -> Result<Vec<Pbx>, St
                 name: row.name,
                 state,
                 created_at: row.created_at,
-                last_seen_at: row.last_seen_at,
+                last_seen_at: row.last_seen_at.max(row.node_seen_at),
                 token_expires_at: row.token_id.and(row.token_expires_at).filter(|at| *at > now),
                 agent_version: row.agent_version,
                 hostname: row.hostname,
@@ -57,6 +58,7 @@ pub async fn list(tx: &mut TenantTx, now: OffsetDateTime) -> Result<Vec<Pbx>, St
                 bans: row.bans,
                 registered: row.registered,
                 dropped: row.dropped,
+                clock_ahead_ms: row.clock_ahead_ms,
             }
         })
         .collect())

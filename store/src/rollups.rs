@@ -3,28 +3,46 @@
 use policy::ids::PbxId;
 use policy::overview::HourCount;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::db::{StoreError, TenantTx};
 
-/// Adds to the bucket that holds `at`.
-pub async fn add(
-    tx: &mut TenantTx,
-    pbx: PbxId,
-    at: OffsetDateTime,
-    attempts: i64,
-    bans: i64,
-) -> Result<(), StoreError> {
+/// What to add to the bucket that holds `at`.
+#[derive(Debug, Clone, Copy)]
+pub struct Count {
+    /// At which PBX.
+    pub pbx_id: PbxId,
+    /// When.
+    pub at: OffsetDateTime,
+    /// Failed attempts.
+    pub attempts: i64,
+    /// Bans begun.
+    pub bans: i64,
+}
+
+/// Adds to the buckets.
+pub async fn add(tx: &mut TenantTx, counts: &[Count]) -> Result<(), StoreError> {
+    if counts.is_empty() {
+        return Ok(());
+    }
     let tenant = tx.tenant().0;
+    let pbxes: Vec<Uuid> = counts.iter().map(|count| count.pbx_id.0).collect();
+    let times: Vec<OffsetDateTime> = counts.iter().map(|count| count.at).collect();
+    let attempts: Vec<i64> = counts.iter().map(|count| count.attempts).collect();
+    let bans: Vec<i64> = counts.iter().map(|count| count.bans).collect();
+    // In the order of the key, so that two writers don't wait for each other crosswise.
     sqlx::query!(
         "INSERT INTO attack_rollups (tenant_id, pbx_id, bucket, attempts, bans)
-         VALUES ($1, $2, date_bin('5 minutes', $3, '2000-01-01'), $4, $5)
+         SELECT $1, c.pbx_id, date_bin('5 minutes', c.at, '2000-01-01'), sum(c.attempts), sum(c.bans)
+         FROM unnest($2::uuid[], $3::timestamptz[], $4::bigint[], $5::bigint[]) AS c (pbx_id, at, attempts, bans)
+         GROUP BY 3, 2 ORDER BY 3, 2
          ON CONFLICT (tenant_id, bucket, pbx_id)
-         DO UPDATE SET attempts = attack_rollups.attempts + $4, bans = attack_rollups.bans + $5",
+         DO UPDATE SET attempts = attack_rollups.attempts + EXCLUDED.attempts, bans = attack_rollups.bans + EXCLUDED.bans",
         tenant,
-        pbx.0,
-        at,
-        attempts,
-        bans
+        &pbxes,
+        &times,
+        &attempts,
+        &bans
     )
     .execute(tx.conn())
     .await?;

@@ -27,6 +27,13 @@ pub async fn raise_revision(tx: &mut TenantTx) -> Result<i64, StoreError> {
     .await?)
 }
 
+/// Says that a stream of the tenant's agents may have to end. Call it before rows of PBXes are changed, see [`crate::ban_set::lock`].
+pub async fn raise_roster(tx: &mut TenantTx) -> Result<(), StoreError> {
+    let id = tx.tenant().0;
+    sqlx::query!("UPDATE tenants SET roster = roster + 1 WHERE id = $1", id).execute(tx.conn()).await?;
+    Ok(())
+}
+
 /// The revision of the tenant's policy and its detection rule; `None` when there is no such tenant.
 pub async fn policy(tx: &mut TenantTx) -> Result<Option<(i64, DetectionRule, PhoneLossLimit)>, StoreError> {
     let id = tx.tenant().0;

@@ -1,12 +1,12 @@
 //! Agents: enrolled once, known until revoked, what they report stored once, what is allowed never banned by them.
 
-use actions::agents::{self, Agent, Health, Hello};
+use actions::agents::{self, Agent, AppliedPolicy, Health, Hello, Report, Told};
 use actions::{ActError, ca, pbxes};
 use policy::audit::Outcome;
 use policy::blocked_ips::{BanSource, BlockedIpFilter, BlockedIpForm, EvidenceEvent};
 use policy::ids::{BanId, BatchId};
 use policy::pbxes::PbxState;
-use policy::reports::{AttemptCount, DetectedBan, ReportEvent};
+use policy::reports::{AttemptCount, DetectedBan, ReportBatch, ReportEvent};
 use policy::safety::{Change, Withheld};
 use time::Duration;
 use uuid::Uuid;
@@ -40,7 +40,12 @@ fn detected(portal: &Portal, net: &str) -> DetectedBan {
 }
 
 async fn report(portal: &Portal, agent: &Agent, events: Vec<ReportEvent>) -> i64 {
-    agents::report(&portal.ctx, agent, BatchId(Uuid::now_v7()), events).await.unwrap()
+    report_in(portal, agent, BatchId(Uuid::now_v7()), events).await
+}
+
+async fn report_in(portal: &Portal, agent: &Agent, id: BatchId, events: Vec<ReportEvent>) -> i64 {
+    let report = Report { agent: agent.clone(), batch: ReportBatch { id, events } };
+    agents::report(&portal.ctx, agent.tenant_id, vec![report]).await.unwrap()
 }
 
 #[tokio::test]
@@ -160,10 +165,10 @@ async fn streams_states_and_answers() {
     let tenancy = agents::look(ctx, caller.tenant_id).await.unwrap();
     assert_eq!(tenancy.certificates[agent.fingerprint()].link_id, Some(new));
     agents::disconnected(ctx, &agent, old).await.unwrap();
+    let healthy = |health| Told { health: Some(health), ..Told::default() };
     let health = Health { bans: i64::MAX, registered: i32::MAX, dropped: 3, ..Health::default() };
-    agents::heard(ctx, caller.tenant_id, &[(agent.pbx_id, old, Health::default()), (agent.pbx_id, new, health)])
-        .await
-        .unwrap();
+    let beats = [(agent.pbx_id, old, healthy(Health::default())), (agent.pbx_id, new, healthy(health))];
+    agents::told(ctx, caller.tenant_id, &beats).await.unwrap();
     let seen = pbx().await;
     assert_eq!(
         (seen.state, seen.agent_version.as_str(), seen.hostname.len(), seen.dropped),
@@ -179,7 +184,9 @@ async fn streams_states_and_answers() {
     assert_eq!(portal.audit_rows(&caller).await, rows, "said again, written once");
     agents::policy_refused(ctx, &agent, snapshot.revision, "").await.unwrap();
     assert_eq!(pbx().await.last_refusal, "The agent gave no reason.");
-    agents::policy_applied(ctx, &agent, snapshot.revision, &snapshot.digest(), Some(900), &snapshot).await.unwrap();
+    let policy = AppliedPolicy { revision: snapshot.revision, digest: snapshot.digest(), took_us: Some(900) };
+    let told = Told { policy: Some(policy), ..Told::default() };
+    agents::told(ctx, caller.tenant_id, &[(agent.pbx_id, new, told)]).await.unwrap();
     let seen = pbx().await;
     assert_eq!((seen.applied_revision, seen.last_refusal.as_str()), (seen.wanted_revision, ""));
     assert_eq!(seen.applied_digest, data_encoding::HEXLOWER.encode(&snapshot.digest()));
@@ -196,9 +203,9 @@ async fn a_report_sent_twice_is_stored_once() {
     let attempts = AttemptCount { minute: portal.ctx.now(), address: address("198.51.100.7"), proven: 5, unproven: 2 };
     let events = vec![ReportEvent::Detected(ban.clone()), ReportEvent::Attempts(attempts)];
     let batch = BatchId(Uuid::now_v7());
-    let seq = agents::report(&portal.ctx, &agent, batch, events.clone()).await.unwrap();
+    let seq = report_in(&portal, &agent, batch, events.clone()).await;
     let rows = portal.audit_rows(&caller).await;
-    assert_eq!(agents::report(&portal.ctx, &agent, batch, events.clone()).await.unwrap(), seq);
+    assert_eq!(report_in(&portal, &agent, batch, events.clone()).await, seq);
     // And the ban in another batch, too: the agent made its id.
     let sum = actions::overview::show(&portal.ctx, &caller).await.unwrap();
     assert_eq!((sum.attempts_last_hour, sum.active_bans), (7, 1));
@@ -215,6 +222,31 @@ async fn a_report_sent_twice_is_stored_once() {
     actions::blocked_ips::unblock(&portal.ctx, &caller, vec![ban.id]).await.unwrap();
     report(&portal, &agent, vec![ReportEvent::Detected(ban)]).await;
     assert!(portal.blocked(&caller).await.is_empty());
+}
+
+/// Batches of several agents in one transaction are what they would be one after another.
+#[tokio::test]
+async fn what_several_agents_report_at_once_is_each_ones_own() {
+    let portal = Portal::new().await;
+    let caller = portal.tenant("acme").await;
+    let (hq, branch) = (portal.agent(&caller, "hq").await, portal.agent(&caller, "branch").await);
+    let batch = |agent: &Agent, bans: &[&DetectedBan]| {
+        let events = bans.iter().map(|ban| ReportEvent::Detected((*ban).clone())).collect();
+        Report { agent: agent.clone(), batch: ReportBatch { id: BatchId(Uuid::now_v7()), events } }
+    };
+    let [same, other, late, empty] =
+        ["198.51.100.7", "198.51.100.8", "198.51.100.7", "127.0.0.1"].map(|net| detected(&portal, net));
+    let first = batch(&hq, &[&same]);
+    let reports = vec![first.clone(), batch(&branch, &[&other, &late]), first, batch(&branch, &[&empty])];
+    let rows = portal.audit_rows(&caller).await;
+    assert_eq!(agents::report(&portal.ctx, caller.tenant_id, reports).await.unwrap(), 2);
+    assert_eq!(portal.audit_rows(&caller).await, rows + 2, "a row for each that banned somebody");
+    let row = portal.assert_audited(&caller, "agent/link", Outcome::Done).await;
+    assert_eq!((row.actor.as_str(), row.subject.as_str()), ("pbx branch", "198.51.100.8"));
+    let shown = actions::blocked_ips::show(&portal.ctx, &caller, same.id).await.unwrap();
+    assert_eq!((shown.ban.pbx_name.as_deref(), shown.ban.times_banned), (Some("hq"), 1));
+    assert!(matches!(actions::blocked_ips::show(&portal.ctx, &caller, late.id).await, Err(ActError::NotFound)));
+    assert!(actions::audit::verify(&portal.ctx, &caller).await.unwrap().broken.is_none());
 }
 
 #[tokio::test]

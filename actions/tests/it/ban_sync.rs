@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use actions::agents::{self, Agent, BanSync};
+use actions::agents::{self, Agent, BanSync, Report};
 use actions::{Caller, blocked_ips, jobs};
 use ipnet::IpNet;
 use policy::bans::{BanChange, BanDigest, BanEntry};
 use policy::blocked_ips::{BlockedIpFilter, BlockedIpForm};
 use policy::ids::{BanId, BatchId};
-use policy::reports::{DetectedBan, ReportEvent};
+use policy::reports::{DetectedBan, ReportBatch, ReportEvent};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -31,28 +31,29 @@ impl Held {
 
     /// Asks for what it missed, and takes it over as an agent does.
     async fn sync(&mut self, portal: &Portal, agent: &Agent) -> &'static str {
-        let (kind, digest) = match agents::bans_since(&portal.ctx, agent, self.seq, self.digest).await.unwrap() {
-            BanSync::Current { seq } => {
-                assert_eq!(seq, self.seq);
-                ("current", self.digest())
-            }
-            BanSync::Delta { from_seq, to_seq, digest, changes } => {
-                assert_eq!((from_seq, to_seq), (self.seq + 1, self.seq + i64::try_from(changes.len()).unwrap()));
-                for change in changes {
-                    match change {
-                        BanChange::Add(entry) => drop(self.bans.insert(entry.net, entry.expires_at)),
-                        BanChange::Remove(net) => assert!(self.bans.remove(&net).is_some(), "{net} was not held"),
-                    }
+        let (kind, digest) =
+            match agents::bans_since(&portal.ctx, agent.tenant_id, self.seq, self.digest).await.unwrap() {
+                BanSync::Current { seq } => {
+                    assert_eq!(seq, self.seq);
+                    ("current", self.digest())
                 }
-                self.seq = to_seq;
-                ("delta", digest)
-            }
-            BanSync::Snapshot { seq, digest, bans } => {
-                self.bans = bans.into_iter().map(|entry| (entry.net, entry.expires_at)).collect();
-                self.seq = seq;
-                ("snapshot", digest)
-            }
-        };
+                BanSync::Delta { from_seq, to_seq, digest, changes } => {
+                    assert_eq!((from_seq, to_seq), (self.seq + 1, self.seq + i64::try_from(changes.len()).unwrap()));
+                    for change in changes {
+                        match change {
+                            BanChange::Add(entry) => drop(self.bans.insert(entry.net, entry.expires_at)),
+                            BanChange::Remove(net) => assert!(self.bans.remove(&net).is_some(), "{net} was not held"),
+                        }
+                    }
+                    self.seq = to_seq;
+                    ("delta", digest)
+                }
+                BanSync::Snapshot { seq, digest, bans } => {
+                    self.bans = bans.into_iter().map(|entry| (entry.net, entry.expires_at)).collect();
+                    self.seq = seq;
+                    ("snapshot", digest)
+                }
+            };
         assert_eq!(self.digest(), digest, "after a {kind}");
         self.digest = Some(digest);
         kind
@@ -98,7 +99,8 @@ async fn something(portal: &Portal, caller: &Caller, agent: &Agent, random: &mut
                 evidence: Vec::new(),
                 took_us: 1,
             };
-            agents::report(ctx, agent, BatchId(Uuid::now_v7()), vec![ReportEvent::Detected(ban)]).await.unwrap();
+            let batch = ReportBatch { id: BatchId(Uuid::now_v7()), events: vec![ReportEvent::Detected(ban)] };
+            agents::report(ctx, agent.tenant_id, vec![Report { agent: agent.clone(), batch }]).await.unwrap();
         }
         5 => {
             let page = blocked_ips::list(ctx, caller, BlockedIpFilter::default(), None).await.unwrap();
@@ -165,7 +167,7 @@ async fn who_holds_something_else_gets_the_whole_set() {
         (i64::MIN, held.digest),
         (i64::MAX, held.digest),
     ] {
-        let sync = agents::bans_since(&portal.ctx, &agent, seq, digest).await.unwrap();
+        let sync = agents::bans_since(&portal.ctx, agent.tenant_id, seq, digest).await.unwrap();
         let whole = matches!(&sync, BanSync::Snapshot { seq: 3, bans, .. } if bans.len() == 3);
         // One that is 4 behind 3 changes can't be served from them.
         assert!(whole, "{seq} {digest:?}: {sync:?}");

@@ -4,6 +4,7 @@ use actions::mail::Mailer;
 use actions::{Caller, jobs};
 use policy::ids::TenantId;
 use sqlx::AssertSqlSafe;
+use store::rollups::Count;
 use time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -48,7 +49,8 @@ async fn old_figure(portal: &Portal, caller: &Caller, agent: &actions::agents::A
     let mut tx = portal.db.store.tenant(caller.tenant_id).await.unwrap();
     let at = portal.ctx.now() - Duration::days(100);
     if store::rollups::attempts_since(&mut tx, at).await.unwrap() == 0 {
-        store::rollups::add(&mut tx, agent.pbx_id, at + Duration::HOUR, 1, 0).await.unwrap();
+        let count = Count { pbx_id: agent.pbx_id, at: at + Duration::HOUR, attempts: 1, bans: 0 };
+        store::rollups::add(&mut tx, &[count]).await.unwrap();
     }
     tx.commit().await.unwrap();
 }

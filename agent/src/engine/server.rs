@@ -77,14 +77,7 @@ impl Engine {
     async fn on_message(&mut self, message: FromServer, received: Instant) {
         match message {
             FromServer::Welcome(welcome) => {
-                let apart = welcome.server_time - self.clock.now();
-                self.clock_apart_seconds = apart.whole_seconds();
-                if apart.abs() > CLOCK_TOLERANCE {
-                    warn!(
-                        seconds = apart.whole_seconds(),
-                        "The clocks of this machine and of the server differ; bans end by this machine's"
-                    );
-                }
+                self.clock_differs(welcome.server_time - self.clock.now());
                 if welcome.pbx_name != self.identity.pbx_name {
                     self.identity.pbx_name = welcome.pbx_name;
                     if let Err(error) = self.state.write_json("identity.json", &self.identity) {
@@ -92,8 +85,15 @@ impl Engine {
                     }
                 }
             }
-            // The link itself answers to the second.
-            FromServer::Heartbeat(_) | FromServer::Renewed(_) => {}
+            FromServer::Heartbeat(beat) => {
+                let behind = Duration::milliseconds(beat.sent_at_ms - crate::clock::unix_ms(self.clock.now()));
+                // Servers of the first version don't say when.
+                if beat.sent_at_ms != 0 {
+                    self.clock_differs(behind);
+                }
+            }
+            // The link itself answers to it.
+            FromServer::Renewed(_) => {}
             FromServer::Policy(policy) => self.on_policy(policy, received).await,
             FromServer::BanSnapshot(part) => {
                 let synced = self.book.snapshot(part);
@@ -120,6 +120,18 @@ impl Engine {
             }
             FromServer::ReportAck(ack) => self.on_ack(&ack).await,
         }
+    }
+
+    /// How far the server's clock is ahead of this machine's, as far as a message of its tells.
+    fn clock_differs(&mut self, ahead: Duration) {
+        let off = |ahead: Duration| ahead.abs() > CLOCK_TOLERANCE;
+        if off(ahead) && !self.clock_ahead.is_some_and(off) {
+            warn!(
+                seconds = ahead.whole_seconds(),
+                "The clocks of this machine and of the server differ; bans end by this machine's"
+            );
+        }
+        self.clock_ahead = Some(ahead);
     }
 
     /// Applies the whole policy, or stays on the one before and says why.

@@ -138,6 +138,9 @@ pub struct Heartbeat {
     pub proven_at_ms: i64,
     #[prost(uint32, tag = "7")]
     pub proven_ranges: u32,
+    /// Agent only: how far the server's clock is ahead of its own, in milliseconds, by the server's last heartbeat; unset before it.
+    #[prost(sint64, optional, tag = "8")]
+    pub clock_ahead_ms: ::core::option::Option<i64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Policy {

@@ -114,6 +114,6 @@ fn touched(topic: Topic) -> &'static [&'static str] {
         Topic::BlockedIps => &["blocked_ips", "overview"],
         Topic::Audit => &["audit"],
         Topic::Everything => &["enforcement", "pbxes", "allowed_ips", "blocked_ips", "audit", "overview"],
-        Topic::Sessions => &[],
+        Topic::Sessions | Topic::Roster => &[],
     }
 }

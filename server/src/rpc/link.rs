@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use actions::agents::{self, Agent, Health};
+use actions::agents::{self, Agent, AppliedBans, AppliedPolicy, Health, Told};
 use actions::{ActError, Ctx, chain};
+use policy::bans::BanDigest;
 use policy::pbxes::HEARTBEAT_SECONDS;
 use policy::reports::ReportEvent;
 use proto::convert::{FromAgent, FromServer, Hello, ReportAck, Welcome};
@@ -125,10 +126,10 @@ impl Link {
         let place = self.roll.enter(&self.agent, self.id);
         // So that the portal does not show an agent as behind that has it all.
         if let Some((revision, digest)) = policy {
-            self.policy_applied(&place, revision, &digest, None).await?;
+            self.policy_applied(&place, revision, digest, None).await?;
         }
         if let Some((seq, digest)) = bans {
-            agents::bans_applied(&self.ctx, &self.agent, seq, digest, None).await.map_err(status)?;
+            self.bans_applied(&place, seq, digest, None).await?;
         }
         let mut outbox = Outbox::new(policy, bans);
         outbox.push(FromServer::Welcome(Welcome {
@@ -169,10 +170,16 @@ impl Link {
                     self.take(&newest, &known, &mut outbox)?;
                     known = newest;
                 }
-                _ = heartbeat.tick() => outbox.push(FromServer::Heartbeat(pb::Heartbeat { sent_at_ms: self.now_ms(), ..Default::default() })),
+                _ = heartbeat.tick() => {
+                    if self.ctx.now() >= self.agent.expires_at {
+                        return Err(status(ActError::NotFound));
+                    }
+                    outbox.push(FromServer::Heartbeat(pb::Heartbeat { sent_at_ms: self.now_ms(), ..Default::default() }));
+                    outbox.tick();
+                }
                 permit = out.reserve(), if wants_to_send => {
                     let Ok(permit) = permit else { return Ok(()) };
-                    if let Some(message) = outbox.next(&self.ctx, &self.agent, place).await.map_err(status)? {
+                    if let Some(message) = outbox.next(&self.ctx, place).await.map_err(status)? {
                         permit.send(Ok((&message).into()));
                     }
                 }
@@ -184,13 +191,15 @@ impl Link {
     async fn hear(&mut self, message: FromAgent, outbox: &mut Outbox, place: &Place) -> Result<u32, Status> {
         match message {
             FromAgent::Hello(_) => return Err(Status::failed_precondition("hello comes once")),
-            FromAgent::Heartbeat(beat) => place.beat(health(&beat)),
+            FromAgent::Heartbeat(beat) => place.tell(Told { health: Some(health(&beat)), ..Told::default() }),
             FromAgent::PolicyApplied(applied) => {
                 outbox.policy_applied(applied.revision, applied.digest);
-                self.policy_applied(place, applied.revision, &applied.digest, Some(applied.took_us)).await?;
+                self.policy_applied(place, applied.revision, applied.digest, Some(applied.took_us)).await?;
             }
             FromAgent::PolicyRefused(refused) => {
                 outbox.policy_refused(refused.revision);
+                // That something was applied takes the refusal before it away, not this one.
+                place.settle(&self.ctx).await;
                 agents::policy_refused(&self.ctx, &self.agent, refused.revision, &refused.reason)
                     .await
                     .map_err(status)?;
@@ -199,9 +208,7 @@ impl Link {
             FromAgent::BansApplied(applied) => {
                 outbox.bans_applied(applied.seq, applied.digest, applied.resync);
                 if !applied.resync {
-                    agents::bans_applied(&self.ctx, &self.agent, applied.seq, applied.digest, Some(applied.took_us))
-                        .await
-                        .map_err(status)?;
+                    self.bans_applied(place, applied.seq, applied.digest, Some(applied.took_us)).await?;
                 }
             }
             FromAgent::Withheld(withheld) => {
@@ -225,20 +232,21 @@ impl Link {
             FromAgent::Report(batch) => {
                 let batch_id = batch.id;
                 let bans = batch.events.iter().filter(|event| matches!(event, ReportEvent::Detected(_))).count();
-                let ban_seq = agents::report(&self.ctx, &self.agent, batch_id, batch.events).await.map_err(status)?;
+                let ban_seq = place.report(&self.ctx, &self.agent, batch).await.map_err(status)?;
                 outbox.push(FromServer::ReportAck(ReportAck { batch_id, ban_seq }));
-                outbox.bans_changed();
+                outbox.bans_changed(Instant::now());
                 return Ok(u32::try_from(bans).unwrap_or(u32::MAX));
             }
         }
         Ok(0)
     }
 
+    /// The agent has applied a policy. Noted only when its digest is the one of that revision: what is shown as enforced is.
     async fn policy_applied(
         &self,
         place: &Place,
         revision: i64,
-        digest: &[u8; 32],
+        digest: [u8; 32],
         took_us: Option<u64>,
     ) -> Result<(), Status> {
         // A revision has one content. One that is newer than what is kept came from another node's reading, or is made up.
@@ -246,7 +254,26 @@ impl Link {
         if wanted.revision < revision {
             wanted = place.policy(&self.ctx, Instant::now()).await.map_err(status)?;
         }
-        agents::policy_applied(&self.ctx, &self.agent, revision, digest, took_us, &wanted).await.map_err(status)
+        if revision < wanted.revision || (revision == wanted.revision && digest == wanted.digest()) {
+            let policy = AppliedPolicy { revision, digest, took_us: took_us.map(saturated) };
+            place.tell(Told { policy: Some(policy), ..Told::default() });
+        }
+        Ok(())
+    }
+
+    /// The agent holds the set of bans as of a change. Noted only when its digest is the one of that number.
+    async fn bans_applied(
+        &self,
+        place: &Place,
+        seq: i64,
+        digest: BanDigest,
+        took_us: Option<u64>,
+    ) -> Result<(), Status> {
+        if place.bans_fit(&self.ctx, seq, digest).await.map_err(status)? {
+            let bans = AppliedBans { seq, took_us: took_us.map(saturated) };
+            place.tell(Told { bans: Some(bans), ..Told::default() });
+        }
+        Ok(())
     }
 
     /// Takes what the roll tells.
@@ -262,11 +289,8 @@ impl Link {
         if let Some(at) = news.policy.filter(|_| news.policy != known.policy) {
             outbox.policy_changed(at);
         }
-        if news.bans != known.bans {
-            outbox.bans_changed();
-        }
-        if let Some(revision) = news.revision {
-            outbox.looked(revision);
+        if let Some(at) = news.bans.filter(|_| news.bans != known.bans) {
+            outbox.bans_changed(at);
         }
         Ok(())
     }
@@ -276,13 +300,18 @@ impl Link {
     }
 }
 
+fn saturated(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 fn health(beat: &pb::Heartbeat) -> Health {
     let proven_at = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(beat.proven_at_ms) * 1_000_000).ok();
     Health {
-        bans: i64::try_from(beat.bans).unwrap_or(i64::MAX),
+        bans: saturated(beat.bans),
         registered: i32::try_from(beat.registered).unwrap_or(i32::MAX),
-        dropped: i64::try_from(beat.dropped).unwrap_or(i64::MAX),
+        dropped: saturated(beat.dropped),
         proven_at: proven_at.filter(|_| beat.proven_at_ms > 0),
         proven_ranges: i32::try_from(beat.proven_ranges).unwrap_or(i32::MAX),
+        clock_ahead_ms: beat.clock_ahead_ms,
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use actions::agents::{self, Agent, BanSync};
+use actions::agents::BanSync;
 use actions::{ActError, Ctx};
 use policy::bans::BanDigest;
 use policy::snapshot::PolicySnapshot;
@@ -22,7 +22,8 @@ pub(super) struct Outbox {
     policy_changed: Option<Instant>,
     /// Revision and digest sent last.
     policy: Option<(i64, [u8; 32])>,
-    bans_changed: bool,
+    /// When the bans may have changed since they were sent.
+    bans_changed: Option<Instant>,
     /// Number and digest of the set of bans that the agent has once it has applied all that was sent; `None` when unknown.
     bans: Option<(i64, BanDigest)>,
     /// How often the whole set may be asked for at the moment, when that was counted, and whether it is asked for.
@@ -43,12 +44,13 @@ const OFFER_AGAIN: Duration = Duration::from_secs(30);
 impl Outbox {
     /// For an agent that says which policy and which set of bans it holds: it gets what differs.
     pub(super) fn new(policy: Option<(i64, [u8; 32])>, bans: Option<(i64, BanDigest)>) -> Self {
+        // What was read a moment ago for another agent of the tenant will do: whatever has changed since is hinted at or looked for.
+        let a_moment_ago = Instant::now().checked_sub(Duration::from_secs(1)).or_else(|| Some(Instant::now()));
         Self {
             queue: VecDeque::new(),
-            // What was read a moment ago for another agent of the tenant will do: whatever has changed since is hinted at or looked for.
-            policy_changed: Instant::now().checked_sub(Duration::from_secs(1)).or_else(|| Some(Instant::now())),
+            policy_changed: a_moment_ago,
             policy,
-            bans_changed: true,
+            bans_changed: a_moment_ago,
             bans,
             resyncs: RESYNCS,
             counted: Instant::now(),
@@ -66,8 +68,9 @@ impl Outbox {
         self.policy_changed = self.policy_changed.max(Some(at));
     }
 
-    pub(super) fn bans_changed(&mut self) {
-        self.bans_changed = true;
+    /// They may have, at that moment.
+    pub(super) fn bans_changed(&mut self, at: Instant) {
+        self.bans_changed = self.bans_changed.max(Some(at));
     }
 
     /// How many messages wait.
@@ -77,7 +80,7 @@ impl Outbox {
 
     /// Whether [`Self::next`] may have something.
     pub(super) fn wants_to_send(&self) -> bool {
-        !self.queue.is_empty() || self.policy_changed.is_some() || self.bans_changed
+        !self.queue.is_empty() || self.policy_changed.is_some() || self.bans_changed.is_some()
     }
 
     /// The agent says that it has applied a policy; another content under the same revision is sent again.
@@ -108,7 +111,7 @@ impl Outbox {
             self.resyncs -= 1;
             self.resync = false;
             self.bans = None;
-            self.bans_changed = true;
+            self.bans_changed(Instant::now());
         }
     }
 
@@ -119,11 +122,8 @@ impl Outbox {
         }
     }
 
-    /// The policy was seen to have this revision.
-    pub(super) fn looked(&mut self, revision: i64) {
-        if self.policy.is_none_or(|(sent, _)| sent != revision) {
-            self.policy_changed(Instant::now());
-        }
+    /// Every few seconds: what was put off may be due.
+    pub(super) fn tick(&mut self) {
         self.grant_resync();
         if self.offer_again.is_some_and(|due| due <= Instant::now()) {
             self.offer_again = None;
@@ -133,21 +133,17 @@ impl Outbox {
     }
 
     /// The next message, read at this moment.
-    pub(super) async fn next(
-        &mut self,
-        ctx: &Ctx,
-        agent: &Agent,
-        place: &Place,
-    ) -> Result<Option<FromServer>, ActError> {
+    pub(super) async fn next(&mut self, ctx: &Ctx, place: &Place) -> Result<Option<FromServer>, ActError> {
         if self.queue.is_empty()
             && let Some(since) = self.policy_changed.take()
         {
             let policy = self.newest_policy(ctx, place, since).await?;
             self.queue.extend(policy.map(FromServer::Policy));
         }
-        if self.queue.is_empty() && self.bans_changed {
-            self.bans_changed = false;
-            self.read_bans(ctx, agent).await?;
+        if self.queue.is_empty()
+            && let Some(since) = self.bans_changed.take()
+        {
+            self.read_bans(ctx, place, since).await?;
         }
         Ok(self.queue.pop_front())
     }
@@ -168,9 +164,9 @@ impl Outbox {
         Ok(Some(PolicySnapshot::clone(&policy)))
     }
 
-    async fn read_bans(&mut self, ctx: &Ctx, agent: &Agent) -> Result<(), ActError> {
+    async fn read_bans(&mut self, ctx: &Ctx, place: &Place, since: Instant) -> Result<(), ActError> {
         let (seq, digest) = self.bans.map_or((0, None), |(seq, digest)| (seq, Some(digest)));
-        match agents::bans_since(ctx, agent, seq, digest).await? {
+        match place.bans_since(ctx, since, seq, digest).await? {
             BanSync::Current { .. } => {}
             BanSync::Delta { from_seq, to_seq, digest, changes } => {
                 self.bans = Some((to_seq, digest));
@@ -191,7 +187,7 @@ mod tests {
 
     fn settled() -> Outbox {
         let mut outbox = Outbox::new(Some((3, [1; 32])), Some((7, BanDigest::default())));
-        (outbox.policy_changed, outbox.bans_changed) = (None, false);
+        (outbox.policy_changed, outbox.bans_changed) = (None, None);
         outbox
     }
 
@@ -222,7 +218,7 @@ mod tests {
         let mut sent = 0;
         for ms in 0..60_000 {
             outbox.bans_applied(2, BanDigest::default(), true);
-            if std::mem::take(&mut outbox.bans_changed) {
+            if outbox.bans_changed.take().is_some() {
                 sent += 1;
             }
             if ms % 1_000 == 0 {

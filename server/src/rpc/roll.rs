@@ -1,26 +1,31 @@
-//! The agents whose streams this node serves, by tenant. One task for each tenant hears the hints, looks into the database for what was
-//! missed, and writes the heartbeats down: once for all of the tenant's agents, not once for each.
+//! The agents whose streams this node serves, by tenant. What concerns all agents of a tenant is done once for all of them: hearing
+//! hints, looking into the database for those that were lost, reading the policy and the changes of bans, storing reports, writing
+//! down what they have applied.
+
+mod ban_window;
+mod intake;
+mod tenant;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use actions::agents::{self, Agent, Health, Tenancy};
-use actions::bus::Topic;
+use actions::agents::{self, Agent, BanSync, Told};
+use actions::bus::{Change, Topic};
 use actions::{ActError, Ctx, chain};
-use policy::ids::{PbxId, TenantId};
+use policy::bans::BanDigest;
+use policy::ids::TenantId;
+use policy::reports::ReportBatch;
 use policy::snapshot::PolicySnapshot;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use tenant::Tenant;
+
 /// How often is looked for changes whose notification was lost.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How often heartbeats are written down.
-const WRITE_EVERY: Duration = Duration::from_secs(1);
-/// Hints that come within this time lead to one look.
-const TOGETHER: Duration = Duration::from_millis(20);
 
 /// All streams of this node.
 #[derive(Debug, Clone)]
@@ -38,38 +43,17 @@ pub(super) struct News {
     pub(super) name: Option<String>,
     /// When the policy may have changed.
     pub(super) policy: Option<Instant>,
-    /// Rises when the bans may have changed.
-    pub(super) bans: u64,
-    /// The revision that the policy had at the last look.
-    pub(super) revision: Option<i64>,
+    /// When the bans may have changed.
+    pub(super) bans: Option<Instant>,
 }
 
 /// Why a stream must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// Revoked, removed, or its certificate has expired.
+    /// Revoked, removed, or its certificate was replaced.
     Unknown,
     /// Another stream of the same PBX is newer.
     TakenOver,
-}
-
-/// The streams of one tenant's agents.
-#[derive(Debug)]
-pub(super) struct Tenant {
-    id: TenantId,
-    links: Mutex<HashMap<Uuid, Linked>>,
-    look_soon: Notify,
-    policy: tokio::sync::Mutex<Option<(Instant, Arc<PolicySnapshot>)>>,
-}
-
-#[derive(Debug)]
-struct Linked {
-    pbx: PbxId,
-    fingerprint: Vec<u8>,
-    entered: Instant,
-    news: watch::Sender<News>,
-    /// What the agent said last and isn't written down.
-    health: Option<Health>,
 }
 
 /// A stream's place; dropped, it is off the roll.
@@ -85,43 +69,32 @@ impl Roll {
     pub(super) fn new(ctx: Ctx, stopping: CancellationToken) -> Self {
         let roll = Self { ctx, tenants: Arc::default() };
         let listening = roll.clone();
+        let looking = roll.clone();
         // Before anybody is on it: a hint is missed by nobody.
         let changes = roll.ctx.bus().subscribe();
         tokio::spawn(async move {
             tokio::select! {
                 () = stopping.cancelled() => {}
                 () = listening.listen(changes) => {}
+                () = looking.look() => {}
             }
         });
         roll
     }
 
-    /// Puts a stream on the roll.
+    /// Puts a stream on the roll; an older one of the same PBX ends.
     pub(super) fn enter(&self, agent: &Agent, id: Uuid) -> Place {
-        let (news, told) = watch::channel(News::default());
-        let linked = Linked {
-            pbx: agent.pbx_id,
-            fingerprint: agent.fingerprint().to_vec(),
-            entered: Instant::now(),
-            news,
-            health: None,
-        };
         let mut tenants = locked(&self.tenants);
         let tenant = tenants.entry(agent.tenant_id).or_insert_with(|| {
-            let tenant = Arc::new(Tenant {
-                id: agent.tenant_id,
-                links: Mutex::default(),
-                look_soon: Notify::new(),
-                policy: tokio::sync::Mutex::default(),
-            });
+            let tenant = Arc::new(Tenant::new(agent.tenant_id));
             tokio::spawn(self.clone().keep(Arc::clone(&tenant)));
             tenant
         });
-        locked(&tenant.links).insert(id, linked);
-        Place { tenant: Arc::clone(tenant), id, news: told }
+        let news = tenant.enter(agent, id);
+        Place { tenant: Arc::clone(tenant), id, news }
     }
 
-    async fn listen(&self, mut changes: broadcast::Receiver<actions::bus::Change>) {
+    async fn listen(&self, mut changes: broadcast::Receiver<Change>) {
         loop {
             let (tenant_id, topic) = match changes.recv().await {
                 Ok(change) => (change.tenant_id, change.topic),
@@ -138,106 +111,53 @@ impl Roll {
         }
     }
 
-    /// Looks after one tenant's streams until there are none.
-    async fn keep(self, tenant: Arc<Tenant>) {
-        let mut look = interval(LOOK_EVERY);
-        let mut write = interval(WRITE_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        write.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    /// Looks, for all tenants with one statement, whether a hint was lost.
+    async fn look(&self) {
+        let mut turns = interval(LOOK_EVERY);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                () = tenant.look_soon.notified() => {
-                    tokio::time::sleep(TOGETHER).await;
-                    tenant.look(&self.ctx).await;
-                }
-                _ = look.tick() => {
-                    tenant.look(&self.ctx).await;
-                    // Under both locks: nobody enters in between.
-                    let mut tenants = locked(&self.tenants);
-                    if locked(&tenant.links).is_empty() {
-                        tenants.remove(&tenant.id);
-                        return;
+            turns.tick().await;
+            let ids: Vec<TenantId> = locked(&self.tenants).keys().copied().collect();
+            if ids.is_empty() {
+                continue;
+            }
+            match agents::marks(&self.ctx, &ids).await {
+                Ok(marks) => {
+                    for marks in marks {
+                        let tenant = locked(&self.tenants).get(&marks.tenant_id).cloned();
+                        if let Some(tenant) = tenant {
+                            tenant.looked(marks);
+                        }
                     }
                 }
-                _ = write.tick() => tenant.write(&self.ctx).await,
+                // It may be away for a moment; the next look asks again.
+                Err(error) => tracing::warn!(error = chain(&error), "looking for changes"),
             }
         }
     }
-}
 
-impl Tenant {
-    fn hint(&self, topic: Topic) {
-        let all =
-            |change: fn(&mut News)| locked(&self.links).values().for_each(|linked| linked.news.send_modify(change));
-        match topic {
-            Topic::Policy => all(|news| news.policy = Some(Instant::now())),
-            Topic::Bans => all(|news| news.bans += 1),
-            Topic::Pbxes => self.look_soon.notify_one(),
-            Topic::Everything => {
-                all(|news| {
-                    news.policy = Some(Instant::now());
-                    news.bans += 1;
-                });
-                self.look_soon.notify_one();
-            }
-            Topic::AllowedIps | Topic::BlockedIps | Topic::Audit | Topic::Sessions => {}
-        }
-    }
-
-    /// What holds of each stream by the database.
-    async fn look(&self, ctx: &Ctx) {
-        let begun = Instant::now();
-        let tenancy = match agents::look(ctx, self.id).await {
-            Ok(tenancy) => tenancy,
-            // It may be away for a moment; the next look asks again.
-            Err(error) => {
-                tracing::warn!(tenant.id = %self.id, error = chain(&error), "looking for changes");
+    /// Looks after one tenant's streams until there are none.
+    async fn keep(self, tenant: Arc<Tenant>) {
+        while tenant.work(&self.ctx).await.is_some() {
+            // Under both locks: nobody enters in between.
+            let mut tenants = locked(&self.tenants);
+            if tenant.is_empty() {
+                tenants.remove(&tenant.id());
                 return;
             }
-        };
-        // Of a stream that came meanwhile the rows may not have known yet.
-        for (id, linked) in locked(&self.links).iter().filter(|(_, linked)| linked.entered < begun) {
-            let end = ends(&tenancy, linked, *id);
-            let name = tenancy.certificates.get(&linked.fingerprint).map(|certified| certified.name.clone());
-            linked.news.send_modify(|news| {
-                news.end = news.end.or(end);
-                news.name = name.or(news.name.take());
-                news.revision = Some(tenancy.revision);
-                news.bans += 1;
-            });
         }
-    }
-
-    async fn write(&self, ctx: &Ctx) {
-        let beats: Vec<(PbxId, Uuid, Health)> = locked(&self.links)
-            .iter_mut()
-            .filter_map(|(id, linked)| linked.health.take().map(|health| (linked.pbx, *id, health)))
-            .collect();
-        if beats.is_empty() {
-            return;
-        }
-        if let Err(error) = agents::heard(ctx, self.id, &beats).await {
-            tracing::warn!(tenant.id = %self.id, error = chain(&error), "writing heartbeats down");
-        }
-    }
-}
-
-fn ends(tenancy: &Tenancy, linked: &Linked, id: Uuid) -> Option<End> {
-    match tenancy.certificates.get(&linked.fingerprint) {
-        None => Some(End::Unknown),
-        Some(certified) if certified.id != linked.pbx => Some(End::Unknown),
-        // It may be about to be noted.
-        Some(certified) if certified.link_id.is_none() => None,
-        Some(certified) => (certified.link_id != Some(id)).then_some(End::TakenOver),
     }
 }
 
 impl Place {
-    /// The agent is alive.
-    pub(super) fn beat(&self, health: Health) {
-        if let Some(linked) = locked(&self.tenant.links).get_mut(&self.id) {
-            linked.health = Some(health);
-        }
+    /// What the agent says of itself; it is written down soon, with what the others say.
+    pub(super) fn tell(&self, told: Told) {
+        self.tenant.tell(self.id, told);
+    }
+
+    /// Writes down at once what was told.
+    pub(super) async fn settle(&self, ctx: &Ctx) {
+        self.tenant.write(ctx).await;
     }
 
     /// What the stream is told.
@@ -247,29 +167,40 @@ impl Place {
 
     /// The tenant's policy as it was read last, for whichever agent.
     pub(super) async fn kept_policy(&self, ctx: &Ctx) -> Result<Arc<PolicySnapshot>, ActError> {
-        let kept = self.tenant.policy.lock().await.as_ref().map(|(_, policy)| Arc::clone(policy));
-        match kept {
-            Some(policy) => Ok(policy),
-            None => self.policy(ctx, Instant::now()).await,
-        }
+        self.tenant.kept_policy(ctx).await
     }
 
     /// The tenant's policy, read no earlier than `since`; for all its agents together it is read once.
     pub(super) async fn policy(&self, ctx: &Ctx, since: Instant) -> Result<Arc<PolicySnapshot>, ActError> {
-        let mut kept = self.tenant.policy.lock().await;
-        if let Some((_, policy)) = kept.as_ref().filter(|(read, _)| *read > since) {
-            return Ok(Arc::clone(policy));
-        }
-        let begun = Instant::now();
-        let policy = Arc::new(agents::policy(ctx, self.tenant.id).await?);
-        *kept = Some((begun, Arc::clone(&policy)));
-        Ok(policy)
+        self.tenant.policy(ctx, since).await
+    }
+
+    /// What an agent that holds the set of bans as of `seq` needs, as of a moment no earlier than `since`.
+    pub(super) async fn bans_since(
+        &self,
+        ctx: &Ctx,
+        since: Instant,
+        seq: i64,
+        digest: Option<BanDigest>,
+    ) -> Result<BanSync, ActError> {
+        self.tenant.bans_since(ctx, since, seq, digest).await
+    }
+
+    /// Whether the set of bans can have had this digest after change `seq`.
+    pub(super) async fn bans_fit(&self, ctx: &Ctx, seq: i64, digest: BanDigest) -> Result<bool, ActError> {
+        self.tenant.bans_fit(ctx, seq, digest).await
+    }
+
+    /// Stores a batch, together with what the tenant's other agents report at the moment. Answers the number of the last change of the
+    /// set of bans.
+    pub(super) async fn report(&self, ctx: &Ctx, agent: &Agent, batch: ReportBatch) -> Result<i64, ActError> {
+        self.tenant.report(ctx, agent, batch).await
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        locked(&self.tenant.links).remove(&self.id);
+        self.tenant.leave(self.id);
     }
 }
 

@@ -399,6 +399,54 @@ async fn who_holds_the_policy_is_not_sent_it() {
     link.hear(|message| matches!(message, FromServer::Policy(_))).await;
 }
 
+/// What a PBX that is gone meanwhile, or a made-up batch, can't bring in doesn't keep the others' reports out.
+#[tokio::test]
+async fn agents_that_report_at_once_are_each_answered() {
+    let portal = Portal::start().await;
+    let mut links = Vec::new();
+    for number in 0..8 {
+        let agent = portal.enrolled(&format!("pbx-{number}")).await;
+        links.push(portal.connect(&agent).await);
+    }
+    let mut acked = Vec::new();
+    for (number, link) in links.iter().enumerate() {
+        for host in 1..=5 {
+            let report = batch(&portal, BanId(Uuid::now_v7()), &format!("198.51.{number}.{host}/32"));
+            acked.push(report.id);
+            link.say(FromAgent::Report(report)).await;
+        }
+    }
+    for (number, link) in links.iter_mut().enumerate() {
+        for turn in 0..5 {
+            let ack = link.hear(|message| matches!(message, FromServer::ReportAck(_))).await;
+            assert!(matches!(ack, FromServer::ReportAck(ack) if ack.batch_id == acked[number * 5 + turn]));
+        }
+    }
+    let page: Value =
+        portal.server.done(&portal.admin, Operation::ListBlockedIps, json!({ "filter": {}, "after": null })).await;
+    assert_eq!(page["total"], 40);
+    let verdict: Value = portal.server.done(&portal.admin, Operation::VerifyAudit, json!({})).await;
+    assert_eq!(verdict["broken"], Value::Null);
+}
+
+/// Somebody's change that no notification told of is found by the look.
+#[tokio::test]
+async fn a_lost_hint_is_made_up_for() {
+    let portal = Portal::start().await;
+    let agent = portal.enrolled("hq").await;
+    let mut link = portal.connect(&agent).await;
+    let mut tx = portal.server.ctx.store().tenant(portal.tenant).await.unwrap();
+    let revision = store::tenants::raise_revision(&mut tx).await.unwrap();
+    tx.commit().await.unwrap();
+    let policy = link.hear(|message| matches!(message, FromServer::Policy(_))).await;
+    assert!(matches!(policy, FromServer::Policy(policy) if policy.revision == revision));
+    let mut tx = portal.server.ctx.store().tenant(portal.tenant).await.unwrap();
+    store::tenants::raise_roster(&mut tx).await.unwrap();
+    store::pbxes::revoke(&mut tx, agent.pbx.pbx_id, portal.server.ctx.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(link.end().await, Some(Code::NotFound));
+}
+
 #[tokio::test]
 async fn what_breaks_the_protocol_ends_the_stream() {
     let portal = Portal::start().await;

@@ -14,7 +14,7 @@ async fn what_is_read_is_what_was_hashed() {
         details: r#"{"b": 1,  "a": "é\u0000 \" '"}"#.to_owned(),
         ..audit_row("“quoted” 😀")
     };
-    store::audit::append(&mut tx, odd).await.unwrap();
+    store::audit::append(&mut tx, vec![odd]).await.unwrap();
     tx.commit().await.unwrap();
     let mut tx = world.tx(world.a).await;
     let rows = store::audit::chain(&mut tx, 0, 10).await.unwrap();
@@ -34,7 +34,7 @@ async fn writers_at_the_same_time_make_one_chain() {
         let tenant = world.a.id;
         tokio::spawn(async move {
             let mut tx = store.tenant(tenant).await.unwrap();
-            store::audit::append(&mut tx, audit_row(&format!("writer {n}"))).await.unwrap();
+            store::audit::append(&mut tx, vec![audit_row(&format!("writer {n}"))]).await.unwrap();
             tx.commit().await.unwrap();
         })
     });
@@ -54,7 +54,7 @@ async fn filters() {
     let world = World::new().await;
     let mut tx = world.tx(world.a).await;
     let refused = NewAuditRow { outcome: Outcome::Refused, action: "blocked_ips/block", ..audit_row("100%_sure") };
-    store::audit::append(&mut tx, refused).await.unwrap();
+    store::audit::append(&mut tx, vec![refused]).await.unwrap();
     let find = async |tx: &mut store::TenantTx, filter: AuditFilter| -> Vec<i64> {
         let rows = store::audit::list(tx, &filter, None, 10).await.unwrap();
         assert_eq!(store::audit::count(tx, &filter).await.unwrap(), i64::try_from(rows.len()).unwrap());
@@ -99,7 +99,7 @@ async fn the_application_can_neither_change_nor_delete_a_row() {
 async fn another_tenant_reads_its_own_chain() {
     let world = World::new().await;
     let mut tx = world.tx(world.a).await;
-    store::audit::append(&mut tx, audit_row("only A's")).await.unwrap();
+    store::audit::append(&mut tx, vec![audit_row("only A's")]).await.unwrap();
     tx.commit().await.unwrap();
     let mut tx = world.tx(world.b).await;
     assert_eq!(store::audit::list(&mut tx, &AuditFilter::default(), None, 10).await.unwrap().len(), 1);

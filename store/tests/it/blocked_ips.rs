@@ -6,7 +6,7 @@ use store::StoreError;
 use store::blocked_ips::{NetRange, NewBan, Search};
 use time::Duration;
 
-use crate::world::{NOW, Tenant, World, ban};
+use crate::world::{NOW, Tenant, World, ban, insert};
 
 async fn found(world: &World, tenant: Tenant, search: Search) -> Vec<String> {
     let mut tx = world.tx(tenant).await;
@@ -23,22 +23,27 @@ fn word(text: &str) -> Search {
 async fn one_ban_a_network_at_a_time() {
     let world = World::new().await;
     let mut tx = world.tx(world.a).await;
-    let conflict = store::blocked_ips::insert(&mut tx, &ban("198.51.100.7", NOW)).await.unwrap_err();
+    let conflict = insert(&mut tx, &ban("198.51.100.7", NOW)).await.unwrap_err();
     assert!(matches!(conflict, StoreError::Conflict { constraint } if constraint == "blocked_ips_net_key"));
     tx.rollback().await.unwrap();
 
     let mut tx = world.tx(world.a).await;
-    let (id, entry) = store::blocked_ips::holding(&mut tx, "198.51.100.7/32".parse().unwrap()).await.unwrap().unwrap();
+    let (id, entry) = store::blocked_ips::holding(&mut tx, &["198.51.100.7/32".parse().unwrap()])
+        .await
+        .unwrap()
+        .into_values()
+        .next()
+        .unwrap();
     assert_eq!(id, world.a.ban);
     assert_eq!(store::blocked_ips::end(&mut tx, &[id], "ann", NOW).await.unwrap(), [entry]);
     assert_eq!(store::blocked_ips::end(&mut tx, &[id], "ann", NOW).await.unwrap(), []);
     let again = ban("198.51.100.7", NOW + Duration::HOUR);
-    store::blocked_ips::insert(&mut tx, &again).await.unwrap();
-    assert_eq!(store::blocked_ips::times_banned(&mut tx, entry.net).await.unwrap(), 2);
+    insert(&mut tx, &again).await.unwrap();
+    assert_eq!(store::blocked_ips::times_banned(&mut tx, &[entry.net]).await.unwrap()[&entry.net], 2);
     let earlier = store::blocked_ips::earlier(&mut tx, entry.net, again.id, 20).await.unwrap();
     assert_eq!(earlier.iter().map(|ban| (ban.id, ban.expires_at)).collect::<Vec<_>>(), [(id, Some(NOW))]);
     assert_eq!(store::blocked_ips::entries(&mut tx).await.unwrap(), [again.entry]);
-    assert!(store::blocked_ips::known(&mut tx, id).await.unwrap());
+    assert!(store::blocked_ips::known(&mut tx, &[id]).await.unwrap().contains(&id));
 }
 
 #[tokio::test]
@@ -62,13 +67,13 @@ async fn searches() {
         account: None,
         ..ban("203.0.113.0/24", NOW + Duration::SECOND)
     };
-    store::blocked_ips::insert(&mut tx, &manual).await.unwrap();
+    insert(&mut tx, &manual).await.unwrap();
     let wide = NewBan {
         reason: "x".repeat(5_000),
         account: Some("y".repeat(5_000)),
         ..ban("2001:db8::/64", NOW + Duration::MINUTE)
     };
-    store::blocked_ips::insert(&mut tx, &wide).await.unwrap();
+    insert(&mut tx, &wide).await.unwrap();
     tx.commit().await.unwrap();
 
     let all = ["2001:db8::/64", "203.0.113.0/24", "198.51.100.7"];
@@ -105,9 +110,7 @@ async fn pages_have_no_gap_and_no_duplicate() {
     let mut tx = world.tx(world.a).await;
     for n in 0..25 {
         // Many at the same instant: the id decides between them.
-        store::blocked_ips::insert(&mut tx, &ban(&format!("192.0.2.{n}"), NOW + Duration::seconds(n / 10)))
-            .await
-            .unwrap();
+        insert(&mut tx, &ban(&format!("192.0.2.{n}"), NOW + Duration::seconds(n / 10))).await.unwrap();
     }
     let whole = store::blocked_ips::list(&mut tx, &Search::default(), None, 100).await.unwrap();
     let whole: Vec<BanId> = whole.iter().map(|ban| ban.id).collect();
@@ -128,7 +131,7 @@ async fn bans_end_when_their_time_is_over() {
     let mut tx = world.tx(world.a).await;
     let mut forever = ban("192.0.2.1", NOW);
     forever.entry.expires_at = None;
-    store::blocked_ips::insert(&mut tx, &forever).await.unwrap();
+    insert(&mut tx, &forever).await.unwrap();
     let due = NOW + Duration::HOUR;
     assert!(store::blocked_ips::end_expired(&mut tx, due - Duration::SECOND, 10).await.unwrap().is_empty());
     assert_eq!(store::blocked_ips::end_expired(&mut tx, due, 10).await.unwrap().len(), 1);
@@ -147,7 +150,7 @@ async fn what_blocks_an_address() {
     assert_eq!(covering(world.a, NOW).await.as_deref(), Some("198.51.100.7"));
     let mut tx = world.tx(world.a).await;
     for net in ["198.51.100.0/24", "198.51.101.0/24"] {
-        store::blocked_ips::insert(&mut tx, &ban(net, NOW + Duration::MINUTE)).await.unwrap();
+        insert(&mut tx, &ban(net, NOW + Duration::MINUTE)).await.unwrap();
     }
     tx.commit().await.unwrap();
     assert_eq!(covering(world.a, NOW).await.as_deref(), Some("198.51.100.0/24"));
@@ -160,12 +163,12 @@ async fn another_tenant_sees_and_ends_nothing() {
     let world = World::new().await;
     let mut tx = world.tx(world.b).await;
     assert!(store::blocked_ips::by_id(&mut tx, world.a.ban).await.unwrap().is_none());
-    assert!(!store::blocked_ips::known(&mut tx, world.a.ban).await.unwrap());
+    assert!(store::blocked_ips::known(&mut tx, &[world.a.ban]).await.unwrap().is_empty());
     assert!(store::blocked_ips::end(&mut tx, &[world.a.ban], "bob", NOW).await.unwrap().is_empty());
     assert_eq!(found(&world, world.b, Search::default()).await, ["198.51.100.7"]);
     // Nor can a ban name another tenant's PBX.
     let stranger = NewBan { pbx_id: Some(PbxId(world.a.pbx.0)), ..ban("192.0.2.1", NOW) };
-    assert!(store::blocked_ips::insert(&mut tx, &stranger).await.is_err());
+    assert!(insert(&mut tx, &stranger).await.is_err());
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use store::testing::TestDb;
 use crate::world::connect;
 
 /// Tables that belong to no tenant, and why.
-const WITHOUT_TENANT: [(&str, &str); 10] = [
+const WITHOUT_TENANT: [(&str, &str); 11] = [
     ("tenants", "is the tenant; its id is compared"),
     ("platform_secrets", "secrets of the installation, sealed with the master key"),
     ("slugs", "short names are public"),
@@ -18,6 +18,7 @@ const WITHOUT_TENANT: [(&str, &str); 10] = [
     ("password_resets", "a person's"),
     ("guesses", "before it is known who somebody is"),
     ("mails", "to a person"),
+    ("nodes", "the installation's: which of its servers are alive"),
 ];
 
 const OWN: &str = "(tenant_id = current_tenant())";
@@ -40,13 +41,16 @@ const OTHER_POLICIES: [(&str, &str, &str, &str, &str); 5] = [
 ];
 
 /// All that the jobs' role may do: read these columns.
-const COLUMNS_OF_JOBS: [&str; 6] = [
+const COLUMNS_OF_JOBS: [&str; 9] = [
     "allowed_ips.expires_at",
     "allowed_ips.tenant_id",
     "blocked_ips.ended_at",
     "blocked_ips.expires_at",
     "blocked_ips.tenant_id",
+    "tenants.ban_seq",
     "tenants.id",
+    "tenants.policy_revision",
+    "tenants.roster",
 ];
 
 /// Indexes of tenants' tables that begin with something else.

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use store::blocked_ips::{NetRange, Search};
 
-use crate::world::{NOW, Random, World, allow, ban, connect};
+use crate::world::{NOW, Random, World, allow, ban, connect, insert};
 
 /// Networks that often contain one another: few different bits, all prefix lengths, the ends of the address space included.
 fn network(random: &mut Random) -> IpNet {
@@ -30,7 +30,7 @@ async fn finds_what_the_containment_operators_find() {
     while kept.len() < 600 {
         let net = network(&mut random);
         if kept.insert(net) {
-            store::blocked_ips::insert(&mut tx, &ban(&net.to_string(), NOW)).await.unwrap();
+            insert(&mut tx, &ban(&net.to_string(), NOW)).await.unwrap();
             if net.prefix_len() > 0 {
                 let mut draft = allow("203.0.113.9");
                 draft.target = policy::allowed_ips::AllowedTarget::Net(net);

@@ -2,7 +2,8 @@
 
 use policy::ids::{BatchId, PbxId};
 use policy::pbxes::{OFFLINE_AFTER_SECONDS, Pbx, PbxState};
-use store::agents::Health;
+use store::agents::{AppliedBans, AppliedPolicy, Health, Told};
+use store::rollups::Count;
 use store::{StoreError, TenantTx};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -75,22 +76,62 @@ async fn states() {
     assert_eq!(pbx(&mut tx, NOW).await.state, PbxState::Offline);
 
     let described = store::agents::Described { agent_version: "0.1.0".to_owned(), ..Default::default() };
-    let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
-    assert!(store::agents::connected(&mut tx, id, first, &described, NOW).await.unwrap());
+    let (first, second, node) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+    let connected = store::agents::connected(&mut tx, id, (first, node), &described, NOW).await.unwrap();
+    assert_eq!(connected, Some((None, None)));
+    assert_eq!(pbx(&mut tx, NOW).await.state, PbxState::Offline, "nothing is known of the node");
+    tx.commit().await.unwrap();
+    store::nodes::beat(&world.db.store, node, NOW).await.unwrap();
+    let mut tx = world.tx(world.a).await;
     assert_eq!(pbx(&mut tx, NOW).await.state, PbxState::Online);
-    assert_eq!(pbx(&mut tx, NOW + Duration::seconds(OFFLINE_AFTER_SECONDS)).await.state, PbxState::Offline);
-    let health = Health { bans: 7, registered: 12, dropped: 1, ..Health::default() };
-    let heard = store::agents::heard(&mut tx, &[(id, first, health)], NOW + Duration::seconds(10)).await.unwrap();
-    assert_eq!(heard, 1);
-    assert_eq!(pbx(&mut tx, NOW + Duration::seconds(OFFLINE_AFTER_SECONDS)).await.state, PbxState::Online);
+    let later = NOW + Duration::seconds(OFFLINE_AFTER_SECONDS);
+    let gone = pbx(&mut tx, later).await;
+    assert_eq!((gone.state, gone.last_seen_at), (PbxState::Offline, Some(NOW)), "the node fell silent");
+    tx.commit().await.unwrap();
+    store::nodes::beat(&world.db.store, node, later).await.unwrap();
+    let mut tx = world.tx(world.a).await;
+    let seen = pbx(&mut tx, later).await;
+    assert_eq!((seen.state, seen.last_seen_at), (PbxState::Online, Some(later)));
+
+    let health = Health { bans: 7, registered: 12, dropped: 1, clock_ahead_ms: Some(-3), ..Health::default() };
+    let told = Told { health: Some(health), ..Told::default() };
+    assert_eq!(store::agents::told(&mut tx, &[(id, first, told)]).await.unwrap(), 1);
+    assert_eq!(store::agents::told(&mut tx, &[(id, first, Told::default())]).await.unwrap(), 1);
+    let seen = pbx(&mut tx, later).await;
+    assert_eq!((seen.bans, seen.registered, seen.dropped, seen.clock_ahead_ms), (7, 12, 1, Some(-3)));
 
     // A newer stream takes over, and the end of the older one changes nothing.
-    assert!(store::agents::connected(&mut tx, id, second, &described, NOW).await.unwrap());
-    assert_eq!(store::agents::heard(&mut tx, &[(id, first, Health::default())], NOW).await.unwrap(), 0);
-    assert!(!store::agents::disconnected(&mut tx, id, first).await.unwrap());
-    assert_eq!(pbx(&mut tx, NOW).await.state, PbxState::Online);
-    assert!(store::agents::disconnected(&mut tx, id, second).await.unwrap());
-    assert_eq!(pbx(&mut tx, NOW).await.state, PbxState::Offline);
+    let connected = store::agents::connected(&mut tx, id, (second, node), &described, NOW).await.unwrap();
+    assert_eq!(connected, Some((Some(first), Some(node))));
+    assert_eq!(store::agents::told(&mut tx, &[(id, first, told)]).await.unwrap(), 0);
+    assert!(!store::agents::disconnected(&mut tx, id, first, later).await.unwrap());
+    assert_eq!(pbx(&mut tx, later).await.state, PbxState::Online);
+    assert!(store::agents::disconnected(&mut tx, id, second, later).await.unwrap());
+    let seen = pbx(&mut tx, later).await;
+    assert_eq!((seen.state, seen.last_seen_at), (PbxState::Offline, Some(later)));
+    tx.commit().await.unwrap();
+    store::nodes::leave(&world.db.store, node).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_look_tells_what_concerns_agents() {
+    let world = World::new().await;
+    let ids = [world.a.id, world.b.id];
+    let marks = async || {
+        let mut marks = store::nodes::marks(&world.db.store, &ids).await.unwrap();
+        marks.sort_by_key(|marks| marks.tenant_id != world.a.id);
+        marks
+    };
+    let before = marks().await;
+    assert_eq!(before.iter().map(|marks| marks.tenant_id).collect::<Vec<_>>(), ids);
+    let mut tx = world.tx(world.a).await;
+    store::tenants::raise_roster(&mut tx).await.unwrap();
+    store::tenants::raise_revision(&mut tx).await.unwrap();
+    tx.commit().await.unwrap();
+    let after = marks().await;
+    assert_eq!(after[0].roster, before[0].roster + 1);
+    assert_eq!(after[0].policy_revision, before[0].policy_revision + 1);
+    assert_eq!(after[1], before[1]);
 }
 
 #[tokio::test]
@@ -100,10 +141,16 @@ async fn what_was_applied_and_refused() {
     let id = world.a.pbx;
     store::agents::policy_refused(&mut tx, id, "no nftables").await.unwrap();
     assert_eq!(pbx(&mut tx, NOW).await.last_refusal, "no nftables");
-    store::agents::policy_applied(&mut tx, id, 1, &[0xab, 0x01], Some(900)).await.unwrap();
-    store::agents::bans_applied(&mut tx, id, 1, Some(40)).await.unwrap();
+    let link = Uuid::new_v4();
+    store::agents::connected(&mut tx, id, (link, link), &store::agents::Described::default(), NOW).await.unwrap();
+    let bans = Some(AppliedBans { seq: 1, took_us: Some(40) });
+    store::agents::told(&mut tx, &[(id, link, Told { bans, ..Told::default() })]).await.unwrap();
+    assert_eq!(pbx(&mut tx, NOW).await.last_refusal, "no nftables", "bans are no policy");
+    let policy = Some(AppliedPolicy { revision: 1, digest: [0xab; 32], took_us: Some(900) });
+    store::agents::told(&mut tx, &[(id, link, Told { policy, ..Told::default() })]).await.unwrap();
     let pbx = pbx(&mut tx, NOW).await;
-    assert_eq!((pbx.applied_revision, pbx.applied_digest.as_str(), pbx.last_refusal.as_str()), (1, "ab01", ""));
+    assert_eq!((pbx.applied_revision, pbx.last_refusal.as_str(), pbx.applied_took_us), (1, "", 900));
+    assert_eq!(pbx.applied_digest, "ab".repeat(32));
     assert_eq!((pbx.applied_ban_seq, pbx.wanted_ban_seq, pbx.wanted_revision), (1, 1, 1));
     assert_eq!(store::tenants::raise_revision(&mut tx).await.unwrap(), 2);
     assert_eq!(store::tenants::policy(&mut tx).await.unwrap().unwrap().0, 2);
@@ -114,21 +161,29 @@ async fn a_batch_is_stored_once() {
     let world = World::new().await;
     let batch = BatchId(Uuid::now_v7());
     let mut tx = world.tx(world.a).await;
-    assert!(store::agents::insert_batch(&mut tx, world.a.pbx, batch, NOW).await.unwrap());
-    assert!(!store::agents::insert_batch(&mut tx, world.a.pbx, batch, NOW).await.unwrap());
+    let (twice, other) = ([(batch, world.a.pbx), (batch, world.a.pbx)], BatchId(Uuid::now_v7()));
+    assert_eq!(store::agents::insert_batches(&mut tx, &twice, NOW).await.unwrap(), [batch].into());
+    let again = [(batch, world.a.pbx), (other, world.a.pbx)];
+    assert_eq!(store::agents::insert_batches(&mut tx, &again, NOW).await.unwrap(), [other].into());
     tx.commit().await.unwrap();
     // The id is of the tenant: another one's isn't taken by it.
     let mut tx = world.tx(world.b).await;
-    assert!(store::agents::insert_batch(&mut tx, world.b.pbx, batch, NOW).await.unwrap());
+    assert!(!store::agents::insert_batches(&mut tx, &[(batch, world.b.pbx)], NOW).await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn charts_add_up_and_leave_no_hour_out() {
     let world = World::new().await;
     let mut tx = world.tx(world.a).await;
-    store::rollups::add(&mut tx, world.a.pbx, NOW + Duration::minutes(2), 10, 2).await.unwrap();
-    store::rollups::add(&mut tx, world.a.pbx, NOW - Duration::minutes(1), 3, 0).await.unwrap();
-    store::rollups::add(&mut tx, world.a.pbx, NOW - Duration::hours(24), 99, 9).await.unwrap();
+    let count = |at, attempts, bans| Count { pbx_id: world.a.pbx, at, attempts, bans };
+    let counts = [
+        count(NOW + Duration::minutes(2), 4, 0),
+        count(NOW - Duration::minutes(1), 3, 0),
+        count(NOW + Duration::minutes(3), 5, 1),
+        count(NOW - Duration::hours(24), 99, 9),
+    ];
+    store::rollups::add(&mut tx, &counts).await.unwrap();
+    store::rollups::add(&mut tx, &[count(NOW + Duration::minutes(2), 1, 1)]).await.unwrap();
     let day = store::rollups::last_day(&mut tx, NOW + Duration::minutes(30)).await.unwrap();
     assert_eq!(day.len(), 24);
     assert_eq!(
@@ -151,9 +206,10 @@ async fn another_tenant_changes_nothing() {
     assert!(!store::pbxes::set_token(&mut tx, id, link, NOW).await.unwrap());
     assert!(!store::pbxes::revoke(&mut tx, id, NOW).await.unwrap());
     assert!(!store::pbxes::remove(&mut tx, id).await.unwrap());
-    assert!(!store::agents::connected(&mut tx, id, link, &store::agents::Described::default(), NOW).await.unwrap());
+    let described = store::agents::Described::default();
+    assert_eq!(store::agents::connected(&mut tx, id, (link, link), &described, NOW).await.unwrap(), None);
     store::agents::policy_refused(&mut tx, id, "x").await.unwrap();
-    assert!(store::agents::insert_batch(&mut tx, id, BatchId(link), NOW).await.is_err());
+    assert!(store::agents::insert_batches(&mut tx, &[(BatchId(link), id)], NOW).await.is_err());
     drop(tx);
     let mut tx = world.tx(world.a).await;
     let pbx = pbx(&mut tx, NOW).await;

@@ -1,5 +1,6 @@
 //! Two tenants with a row in every table, made through the store's own functions, and connections of each role.
 
+use std::collections::HashSet;
 use std::str::FromStr as _;
 
 use policy::allowed_ips::AllowedIpDraft;
@@ -10,10 +11,11 @@ use policy::blocked_ips::BanSource;
 use policy::ids::{AllowedIpId, AuditId, BanId, BatchId, PbxId, TenantId, UserId};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, PgConnection};
-use store::TenantTx;
 use store::audit::NewAuditRow;
 use store::blocked_ips::NewBan;
+use store::rollups::Count;
 use store::testing::TestDb;
+use store::{StoreError, TenantTx};
 use time::OffsetDateTime;
 use time::macros::datetime;
 use uuid::Uuid;
@@ -66,15 +68,15 @@ impl Tenant {
         store::agents::insert_certificate(&mut tx, tenant.pbx, slug.as_bytes(), NOW, NOW + time::Duration::DAY)
             .await
             .unwrap();
-        store::agents::insert_batch(&mut tx, tenant.pbx, BatchId(Uuid::now_v7()), NOW).await.unwrap();
-        store::rollups::add(&mut tx, tenant.pbx, NOW, 5, 1).await.unwrap();
+        store::agents::insert_batches(&mut tx, &[(BatchId(Uuid::now_v7()), tenant.pbx)], NOW).await.unwrap();
+        store::rollups::add(&mut tx, &[Count { pbx_id: tenant.pbx, at: NOW, attempts: 5, bans: 1 }]).await.unwrap();
         store::allowed_ips::insert(&mut tx, tenant.allowed, &allow("203.0.113.0/24"), "ann", NOW).await.unwrap();
         let ban = ban("198.51.100.7", NOW);
         let entry = ban.entry;
-        store::blocked_ips::insert(&mut tx, &NewBan { id: tenant.ban, pbx_id: Some(tenant.pbx), ..ban }).await.unwrap();
+        insert(&mut tx, &NewBan { id: tenant.ban, pbx_id: Some(tenant.pbx), ..ban }).await.unwrap();
         let set = store::ban_set::lock(&mut tx).await.unwrap();
         store::ban_set::append(&mut tx, &set, &[BanChange::Add(entry)], BanDigest::of([&entry])).await.unwrap();
-        store::audit::append(&mut tx, audit_row("203.0.113.0/24")).await.unwrap();
+        store::audit::append(&mut tx, vec![audit_row("203.0.113.0/24")]).await.unwrap();
         tx.commit().await.unwrap();
         tenant
     }
@@ -136,4 +138,9 @@ impl Random {
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
+}
+
+/// Keeps one ban.
+pub(crate) async fn insert(tx: &mut TenantTx, ban: &NewBan) -> Result<(), StoreError> {
+    store::blocked_ips::insert(tx, std::slice::from_ref(ban), &HashSet::new(), "", NOW).await
 }

@@ -1,0 +1,283 @@
+//! The streams of one tenant's agents.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actions::agents::{self, Agent, BanSync, Health, Marks, Tenancy, Told};
+use actions::bus::Topic;
+use actions::{ActError, Ctx, chain};
+use policy::bans::BanDigest;
+use policy::ids::{PbxId, TenantId};
+use policy::reports::ReportBatch;
+use policy::snapshot::PolicySnapshot;
+use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::ban_window::BanWindow;
+use super::intake::Intake;
+use super::{End, News, locked};
+
+/// How often is written down how agents are, and looked whether any is left.
+const WRITE_EVERY: Duration = Duration::from_secs(5);
+/// What comes within this time leads to one look, or is written down together.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+pub(super) struct Tenant {
+    id: TenantId,
+    links: Mutex<HashMap<Uuid, Linked>>,
+    marks: Mutex<Option<Marks>>,
+    look_soon: Notify,
+    write_soon: Notify,
+    policy: AsyncMutex<Option<(Instant, Arc<PolicySnapshot>)>>,
+    bans: AsyncMutex<BanWindow>,
+    intake: Intake,
+}
+
+#[derive(Debug)]
+struct Linked {
+    pbx: PbxId,
+    fingerprint: Vec<u8>,
+    entered: Instant,
+    news: watch::Sender<News>,
+    /// What the agent said last, and what of it is written down.
+    told: Told,
+    written: Told,
+}
+
+impl Tenant {
+    pub(super) fn new(id: TenantId) -> Self {
+        Self {
+            id,
+            links: Mutex::default(),
+            marks: Mutex::default(),
+            look_soon: Notify::new(),
+            write_soon: Notify::new(),
+            policy: AsyncMutex::default(),
+            bans: AsyncMutex::default(),
+            intake: Intake::default(),
+        }
+    }
+
+    pub(super) fn id(&self) -> TenantId {
+        self.id
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        locked(&self.links).is_empty()
+    }
+
+    pub(super) fn enter(&self, agent: &Agent, id: Uuid) -> watch::Receiver<News> {
+        let (news, told) = watch::channel(News::default());
+        let linked = Linked {
+            pbx: agent.pbx_id,
+            fingerprint: agent.fingerprint().to_vec(),
+            entered: Instant::now(),
+            news,
+            told: Told::default(),
+            written: Told::default(),
+        };
+        let mut links = locked(&self.links);
+        for older in links.values().filter(|older| older.pbx == agent.pbx_id) {
+            older.news.send_modify(|news| news.end = news.end.or(Some(End::TakenOver)));
+        }
+        links.insert(id, linked);
+        told
+    }
+
+    pub(super) fn leave(&self, id: Uuid) {
+        locked(&self.links).remove(&id);
+    }
+
+    /// One turn of what is to be done; `Some` always, for `while`.
+    pub(super) async fn work(&self, ctx: &Ctx) -> Option<()> {
+        tokio::select! {
+            () = self.look_soon.notified() => {
+                sleep(TOGETHER).await;
+                self.look(ctx).await;
+            }
+            () = self.write_soon.notified() => {
+                sleep(TOGETHER).await;
+                self.write(ctx).await;
+            }
+            () = sleep(WRITE_EVERY) => self.write(ctx).await,
+        }
+        Some(())
+    }
+
+    fn all(&self, change: impl Fn(&mut News)) {
+        locked(&self.links).values().for_each(|linked| linked.news.send_modify(&change));
+    }
+
+    pub(super) fn hint(&self, topic: Topic) {
+        let now = Some(Instant::now());
+        match topic {
+            Topic::Policy => self.all(|news| news.policy = now),
+            Topic::Bans => self.all(|news| news.bans = now),
+            Topic::Roster => self.look_soon.notify_one(),
+            Topic::Everything => {
+                self.all(|news| (news.policy, news.bans) = (now, now));
+                // The database may have been away, and taken back what didn't wait for its disk.
+                locked(&self.links).values_mut().for_each(|linked| linked.written = Told::default());
+                self.look_soon.notify_one();
+                self.write_soon.notify_one();
+            }
+            Topic::Pbxes | Topic::AllowedIps | Topic::BlockedIps | Topic::Audit | Topic::Sessions => {}
+        }
+    }
+
+    /// What the look of all tenants found.
+    pub(super) fn looked(&self, marks: Marks) {
+        let before = locked(&self.marks).replace(marks);
+        if before == Some(marks) {
+            return;
+        }
+        // A hint that came in time has led to the same; this is cheap, and it may have been lost.
+        if before.is_none_or(|before| before.policy_revision != marks.policy_revision) {
+            self.hint(Topic::Policy);
+        }
+        if before.is_none_or(|before| before.ban_seq != marks.ban_seq) {
+            self.hint(Topic::Bans);
+        }
+        if before.is_none_or(|before| before.roster != marks.roster) {
+            self.hint(Topic::Roster);
+        }
+    }
+
+    /// What holds of each stream by the database.
+    async fn look(&self, ctx: &Ctx) {
+        let begun = Instant::now();
+        let tenancy = match agents::look(ctx, self.id).await {
+            Ok(tenancy) => tenancy,
+            Err(error) => {
+                tracing::warn!(tenant.id = %self.id, error = chain(&error), "looking after streams");
+                // The look of all tenants finds the same mark again, and nothing to do.
+                locked(&self.marks).take();
+                return;
+            }
+        };
+        // Of a stream that came meanwhile the rows may not have known yet.
+        for (id, linked) in locked(&self.links).iter().filter(|(_, linked)| linked.entered < begun) {
+            let end = ends(&tenancy, linked, *id);
+            let name = tenancy.certificates.get(&linked.fingerprint).map(|certified| certified.name.clone());
+            linked.news.send_if_modified(|news| {
+                let before = (news.end, news.name.clone());
+                news.end = news.end.or(end);
+                news.name = name.or(news.name.take());
+                before != (news.end, news.name.clone())
+            });
+        }
+    }
+
+    /// Notes what an agent has told. What it has applied, and what people look for at once, is written down soon.
+    pub(super) fn tell(&self, id: Uuid, told: Told) {
+        let Told { health, policy, bans } = told;
+        let mut soon = policy.is_some() || bans.is_some();
+        if let Some(linked) = locked(&self.links).get_mut(&id) {
+            let watched = |health: Option<Health>| health.map(|health| (health.registered, health.dropped));
+            soon |= health.is_some() && watched(health) != watched(linked.told.health);
+            linked.told = Told {
+                health: health.or(linked.told.health),
+                policy: policy.or(linked.told.policy),
+                bans: bans.or(linked.told.bans),
+            };
+        }
+        if soon {
+            self.write_soon.notify_one();
+        }
+    }
+
+    pub(super) async fn write(&self, ctx: &Ctx) {
+        let news: Vec<(PbxId, Uuid, Told)> = locked(&self.links)
+            .iter_mut()
+            .filter(|(_, linked)| linked.told != linked.written)
+            .map(|(id, linked)| {
+                let news = newer(linked.told, linked.written);
+                linked.written = linked.told;
+                (linked.pbx, *id, news)
+            })
+            .collect();
+        if news.is_empty() {
+            return;
+        }
+        if let Err(error) = agents::told(ctx, self.id, &news).await {
+            tracing::warn!(tenant.id = %self.id, error = chain(&error), "writing down what agents have applied");
+            let mut links = locked(&self.links);
+            for (_, id, _) in news {
+                if let Some(linked) = links.get_mut(&id) {
+                    linked.written = Told::default();
+                }
+            }
+        }
+    }
+
+    pub(super) async fn kept_policy(&self, ctx: &Ctx) -> Result<Arc<PolicySnapshot>, ActError> {
+        let kept = self.policy.lock().await.as_ref().map(|(_, policy)| Arc::clone(policy));
+        match kept {
+            Some(policy) => Ok(policy),
+            None => self.policy(ctx, Instant::now()).await,
+        }
+    }
+
+    pub(super) async fn policy(&self, ctx: &Ctx, since: Instant) -> Result<Arc<PolicySnapshot>, ActError> {
+        let mut kept = self.policy.lock().await;
+        if let Some((_, policy)) = kept.as_ref().filter(|(read, _)| *read > since) {
+            return Ok(Arc::clone(policy));
+        }
+        let begun = Instant::now();
+        let policy = Arc::new(agents::policy(ctx, self.id).await?);
+        *kept = Some((begun, Arc::clone(&policy)));
+        Ok(policy)
+    }
+
+    pub(super) async fn bans_since(
+        &self,
+        ctx: &Ctx,
+        since: Instant,
+        seq: i64,
+        digest: Option<BanDigest>,
+    ) -> Result<BanSync, ActError> {
+        let sync = {
+            let mut window = self.bans.lock().await;
+            window.refresh(ctx, self.id, since).await?;
+            window.since(seq, digest)
+        };
+        match sync {
+            Some(sync) => Ok(sync),
+            None => agents::bans_since(ctx, self.id, seq, digest).await,
+        }
+    }
+
+    pub(super) async fn bans_fit(&self, ctx: &Ctx, seq: i64, digest: BanDigest) -> Result<bool, ActError> {
+        let mut window = self.bans.lock().await;
+        if !window.knows(seq) {
+            window.refresh(ctx, self.id, Instant::now()).await?;
+        }
+        Ok(window.fits(seq, digest))
+    }
+
+    pub(super) async fn report(&self, ctx: &Ctx, agent: &Agent, batch: ReportBatch) -> Result<i64, ActError> {
+        self.intake.store(ctx, agent, batch).await
+    }
+}
+
+/// What of `told` differs from what is written.
+fn newer(told: Told, written: Told) -> Told {
+    Told {
+        health: told.health.filter(|_| told.health != written.health),
+        policy: told.policy.filter(|_| told.policy != written.policy),
+        bans: told.bans.filter(|_| told.bans != written.bans),
+    }
+}
+
+fn ends(tenancy: &Tenancy, linked: &Linked, id: Uuid) -> Option<End> {
+    match tenancy.certificates.get(&linked.fingerprint) {
+        None => Some(End::Unknown),
+        Some(certified) if certified.id != linked.pbx => Some(End::Unknown),
+        // It may be about to be noted.
+        Some(certified) if certified.link_id.is_none() => None,
+        Some(certified) => (certified.link_id != Some(id)).then_some(End::TakenOver),
+    }
+}
