@@ -1,5 +1,5 @@
 //! One node with a fleet on it: real clients of the protocol in this process, the released server and its private PostgreSQL beside it, all
-//! on the cores of this machine. `RINGFENCE_BENCH_AGENTS` says how many there are, ten to a tenant; 1,000 if it doesn't.
+//! on the cores of this machine. `RINGFENCE_BENCH_AGENTS` says how many there are, ten to a tenant; 10,000 if it doesn't.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::report::{Report, Times, say};
 
 const SERVER: &str = "target/release/ringfence";
 const AGENTS_EACH: usize = 10;
-const AGENTS: usize = 1_000;
+const AGENTS: usize = 10_000;
 /// The growth is shown from a tenth of the fleet.
 const TENTH: usize = 10;
 const SINGLE_PUSHES: usize = 20;
@@ -149,6 +149,7 @@ impl Lab {
         let fleet = Fleet::start(members, Duration::from_millis(u64::try_from(count)? * 2), &events, &clock);
         let mut told = Listening { told, count };
         told.all(|told| *told == Told::Connected).await.context("connecting")?;
+        self.confirmed(count).await?;
         let connect_s = start.elapsed().as_secs_f64();
         sleep(Duration::from_secs(10)).await;
         let rss_mib = rss_mib(&server)?;
@@ -190,6 +191,7 @@ impl Lab {
         let start = Instant::now();
         let mut server = self.serve().await?;
         told.all(|told| *told == Told::Connected).await.context("reconnecting")?;
+        self.confirmed(count).await?;
         let reconnect_s = start.elapsed().as_secs_f64();
         drop(fleet);
         if let Some(id) = server.id() {
@@ -206,6 +208,22 @@ impl Lab {
              SELECT count(pg_notify('ringfence', id || ':policy')) FROM changed"
         );
         self.sql(&sql).await.map(drop)
+    }
+
+    /// Waits until the portal shows all of them online with the newest policy and the newest bans.
+    async fn confirmed(&self, count: usize) -> anyhow::Result<()> {
+        let sql = "SELECT count(*) FROM pbxes p JOIN tenants t ON t.id = p.tenant_id JOIN nodes n ON n.id = p.node_id
+                   WHERE p.link_id IS NOT NULL AND n.seen_at > now() - interval '12 seconds'
+                     AND p.applied_revision = t.policy_revision AND p.applied_ban_seq = t.ban_seq";
+        let until = Instant::now() + LONGEST;
+        loop {
+            let there = self.sql(sql).await?;
+            if there == [count.to_string()] {
+                return Ok(());
+            }
+            ensure!(Instant::now() < until, "{there:?} of {count} confirmed");
+            sleep(Duration::from_millis(200)).await;
+        }
     }
 
     async fn sql(&self, sql: &str) -> anyhow::Result<Vec<String>> {
