@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use crate::allowed_ips::AllowedTarget;
 use crate::detection::DetectionRule;
 use crate::safety::PhoneLossLimit;
+use crate::trace_parent::TraceParent;
 
 /// One allowed target and when it ends by itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub struct PolicySnapshot {
     /// How many phones a change may cost before it is taken back.
     #[serde(default)]
     pub phone_loss_limit: PhoneLossLimit,
+    /// The trace that this revision belongs to, while traces are on. No part of the content: neither in the digest nor on disk.
+    #[serde(skip)]
+    pub trace_parent: Option<TraceParent>,
 }
 
 impl PolicySnapshot {
@@ -79,6 +83,7 @@ mod tests {
             ],
             detection: DetectionRule { failures: 5, window_seconds: 60, ban_seconds: 3600, max_ban_seconds: 604_800 },
             phone_loss_limit: PhoneLossLimit::default(),
+            trace_parent: None,
         }
     }
 

@@ -6,6 +6,7 @@ use policy::detection::DetectionRule;
 use policy::net;
 use policy::safety::PhoneLossLimit;
 use policy::snapshot::{AllowedEntry, PolicySnapshot};
+use policy::trace_parent::TraceParent;
 
 use super::{WireError, fields};
 use crate::pb;
@@ -26,6 +27,7 @@ impl From<&PolicySnapshot> for pb::Policy {
             allowed: policy.allowed.iter().map(Into::into).collect(),
             detection: Some(pb::DetectionRule { failures, window_seconds, ban_seconds, max_ban_seconds }),
             phone_loss_limit_percent: Some(policy.phone_loss_limit.percent()),
+            trace_parent: policy.trace_parent.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -48,6 +50,8 @@ impl TryFrom<pb::Policy> for PolicySnapshot {
                         .map_err(|problem| WireError::new("policy.phone_loss_limit_percent", problem))
                 },
             )?,
+            // One that is none is no reason to refuse a policy.
+            trace_parent: wire.trace_parent.as_deref().and_then(TraceParent::parse),
         };
         if policy.digest() == fields::bytes::<32>("policy.digest", &wire.digest)? {
             Ok(policy)

@@ -12,6 +12,7 @@ use policy::net;
 use policy::reports::{AttemptCount, DetectedBan, ReportBatch, ReportEvent};
 use policy::safety::{Change, PhoneLossLimit, WITHHELD_MAX, Withheld};
 use policy::snapshot::{AllowedEntry, PolicySnapshot};
+use policy::trace_parent::TraceParent;
 use proptest::prelude::*;
 use prost::Message as _;
 use time::{Duration, OffsetDateTime};
@@ -67,14 +68,21 @@ fn any_policy() -> impl Strategy<Value = PolicySnapshot> {
             max_ban_seconds: ban_seconds + more,
         },
     );
-    (0i64.., prop::collection::vec(any_allowed(), 0..8), detection, 0u32..=100).prop_map(
-        |(revision, allowed, detection, percent)| PolicySnapshot {
+    (0i64.., prop::collection::vec(any_allowed(), 0..8), detection, 0u32..=100, prop::option::of(any_trace())).prop_map(
+        |(revision, allowed, detection, percent, trace_parent)| PolicySnapshot {
             revision,
             allowed,
             detection,
             phone_loss_limit: PhoneLossLimit::try_from(percent).unwrap(),
+            trace_parent,
         },
     )
+}
+
+fn any_trace() -> impl Strategy<Value = TraceParent> {
+    (1u128.., 1u64.., any::<u8>()).prop_map(|(trace, span, flags)| {
+        TraceParent::parse(&format!("00-{trace:032x}-{span:016x}-{flags:02x}")).unwrap()
+    })
 }
 
 fn any_withheld() -> impl Strategy<Value = Withheld> {
@@ -188,6 +196,16 @@ fn parts_hold_the_whole_set() {
         assert_eq!(made.len(), parts, "{count}");
         assert!(made.iter().enumerate().all(|(at, part)| part.part as usize == at && part.parts as usize == parts));
         assert_eq!(made.iter().flat_map(|part| part.bans.iter().copied()).collect::<Vec<_>>(), bans);
+    }
+}
+
+/// Nobody goes without a policy because of a trace.
+#[test]
+fn a_trace_that_is_none_is_passed_over() {
+    let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for (sent, taken) in [(Some(good), TraceParent::parse(good)), (Some("00-x"), None), (None, None)] {
+        let wire = pb::Policy { trace_parent: sent.map(str::to_owned), ..pb::Policy::from(&PolicySnapshot::default()) };
+        assert_eq!(PolicySnapshot::try_from(wire).unwrap().trace_parent, taken, "{sent:?}");
     }
 }
 

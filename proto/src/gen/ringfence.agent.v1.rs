@@ -157,6 +157,9 @@ pub struct Policy {
     /// How many of the registered phones, in percent, a change may cost before the agent takes it back. Not in the digest.
     #[prost(uint32, optional, tag = "5")]
     pub phone_loss_limit_percent: ::core::option::Option<u32>,
+    /// W3C traceparent of this push, 55 characters, while the server sends traces somewhere. Not in the digest; what is none is passed over.
+    #[prost(string, optional, tag = "6")]
+    pub trace_parent: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AllowedEntry {
