@@ -3,6 +3,7 @@
 use policy::account::{Me, Membership, PasswordStrength, Stage};
 use policy::authz::{Operation, Permission};
 use policy::ids::{TenantId, UserId};
+use policy::metrics::LOGIN_FAILURES;
 use policy::people;
 use store::people::User;
 use tokio::time::{Duration, Instant, sleep_until};
@@ -158,6 +159,9 @@ async fn audit_login(
     operation: Operation,
     result: Result<Login, ActError>,
 ) -> Result<Login, ActError> {
+    if result.is_err() {
+        metrics::counter!(LOGIN_FAILURES.name, "operation" => operation.path()).increment(1);
+    }
     let mut tenants: Vec<TenantId> = match user {
         Some(user) => memberships(ctx, user.id).await?.into_iter().map(|membership| membership.tenant_id).collect(),
         None => Vec::new(),

@@ -6,16 +6,20 @@ use std::net::IpAddr;
 use policy::audit::Outcome;
 use policy::authz::{Need, Operation};
 use policy::ids::{AuditId, TenantId};
+use policy::metrics::{ACTION_SECONDS, ACTIONS, Metric};
 use serde_json::{Map, Value};
 use store::TenantTx;
 use store::audit::NewAuditRow;
 use time::OffsetDateTime;
+use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use crate::bus::Topic;
 use crate::caller::Caller;
 use crate::ctx::Ctx;
 use crate::error::ActError;
+use crate::{step, trace};
 
 /// Who does something, for the audit log.
 #[derive(Debug, Clone)]
@@ -47,6 +51,10 @@ pub(crate) struct Act<'a> {
     /// Rows that others have in the audit log for their part.
     others: Vec<NewAuditRow>,
     topics: Vec<Topic>,
+    /// What is counted once it is kept: a metric, its label and how many.
+    counts: Vec<(&'static Metric, &'static str, u64)>,
+    began: Instant,
+    span: Span,
 }
 
 impl<'a> Act<'a> {
@@ -80,6 +88,9 @@ impl<'a> Act<'a> {
             details: Map::new(),
             others: Vec::new(),
             topics: Vec::new(),
+            counts: Vec::new(),
+            began: Instant::now(),
+            span: step!("action", operation = operation.path()),
         }
     }
 
@@ -107,9 +118,14 @@ impl<'a> Act<'a> {
         }
     }
 
+    /// Counts at commit, under the only label that the metric has.
+    pub(crate) fn count(&mut self, metric: &'static Metric, label: &'static str, many: usize) {
+        self.counts.push((metric, label, many as u64));
+    }
+
     /// Raises the revision of the tenant's policy, so that all its PBXes get the new one.
     pub(crate) async fn raise_revision(&mut self) -> Result<(), ActError> {
-        let revision = store::tenants::raise_revision(&mut self.tx).await?;
+        let revision = store::tenants::raise_revision(&mut self.tx, trace::parent_of(&self.span).as_ref()).await?;
         self.detail("revision", revision);
         self.publish(Topic::Policy);
         Ok(())
@@ -123,19 +139,22 @@ impl<'a> Act<'a> {
     }
 
     /// Ends it without an audit row of its own: for what others have audited, such as heartbeats and expiries.
-    pub(crate) async fn finish_quietly(mut self) -> Result<(), ActError> {
-        if !self.others.is_empty() {
-            store::audit::append(&mut self.tx, self.others).await?;
+    pub(crate) async fn finish_quietly(self) -> Result<(), ActError> {
+        let Self { mut tx, topics, counts, operation, began, others, .. } = self;
+        if !others.is_empty() {
+            store::audit::append(&mut tx, others).await?;
         }
-        for topic in self.topics {
-            store::notify::publish(&mut self.tx, topic.as_str()).await?;
+        for topic in topics {
+            store::notify::publish(&mut tx, topic.as_str()).await?;
         }
-        Ok(self.tx.commit().await?)
+        tx.commit().await?;
+        measure(operation, "done", began, &counts);
+        Ok(())
     }
 
     /// Ends it: on success writes the audit row, publishes and commits; on failure takes everything back and audits the refusal.
     pub(crate) async fn finish<T>(self, result: Result<T, ActError>) -> Result<T, ActError> {
-        let Self { ctx, actor, operation, mut tx, now, subject, details, others: mut rows, topics } = self;
+        let Self { ctx, actor, operation, mut tx, now, subject, details, others: mut rows, topics, counts, began, span } = self;
         match result {
             Ok(value) => {
                 if operation.changes() {
@@ -146,17 +165,44 @@ impl<'a> Act<'a> {
                 for topic in topics {
                     store::notify::publish(&mut tx, topic.as_str()).await?;
                 }
-                tx.commit().await?;
+                tx.commit().instrument(step_in(&span)).await?;
+                measure(operation, "done", began, &counts);
                 Ok(value)
             }
             Err(error) => {
                 tx.rollback().await?;
+                let outcome = if matches!(error, ActError::Internal { .. }) { "failed" } else { "refused" };
+                measure(operation, outcome, began, &[]);
                 let audited = operation.changes() || matches!(error, ActError::Forbidden);
                 if audited && !matches!(error, ActError::Internal { .. }) {
                     refused(ctx, &actor, operation, subject, details, &error).await?;
                 }
                 Err(error)
             }
+        }
+    }
+}
+
+/// The commit, within its action.
+fn step_in(action: &Span) -> Span {
+    if action.is_disabled() {
+        return Span::none();
+    }
+    tracing::info_span!(target: trace::TARGET, parent: action, "commit")
+}
+
+fn measure(
+    operation: Operation,
+    outcome: &'static str,
+    began: Instant,
+    counts: &[(&'static Metric, &'static str, u64)],
+) {
+    let path = operation.path();
+    metrics::counter!(ACTIONS.name, "operation" => path, "outcome" => outcome).increment(1);
+    metrics::histogram!(ACTION_SECONDS.name, "operation" => path).record(began.elapsed());
+    for (metric, label, many) in counts {
+        for name in metric.labels {
+            metrics::counter!(metric.name, *name => *label).increment(*many);
         }
     }
 }

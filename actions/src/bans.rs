@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use ipnet::IpNet;
 use policy::bans::{BanChange, BanEntry};
+use policy::blocked_ips::BanSource;
 use policy::ids::BanId;
+use policy::metrics::BANS_STORED;
 use store::ban_set::BanSet;
 use store::blocked_ips::NewBan;
 
@@ -33,6 +35,9 @@ pub(crate) async fn add(act: &mut Act<'_>, bans: &[NewBan], by: &str) -> Result<
     store::blocked_ips::insert(&mut act.tx, bans, &replaced, by, act.now).await?;
     let changes: Vec<BanChange> = bans.iter().map(|ban| BanChange::Add(ban.entry)).collect();
     store::ban_set::append(&mut act.tx, &set, &changes, digest).await?;
+    for source in [BanSource::Detection, BanSource::Manual] {
+        act.count(&BANS_STORED, source.as_str(), bans.iter().filter(|ban| ban.source == source).count());
+    }
     publish(act);
     Ok(!replaced.is_empty())
 }

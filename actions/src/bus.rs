@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use policy::ids::TenantId;
+use policy::metrics::{HINTS, HINTS_LOST};
 use tokio::sync::broadcast;
 
 use crate::ctx::Ctx;
@@ -118,15 +119,20 @@ pub async fn run(ctx: Ctx) {
 
 async fn feed(ctx: &Ctx) -> Result<(), store::StoreError> {
     let mut listener = store::notify::Listener::start(ctx.store()).await?;
+    metrics::counter!(HINTS_LOST.name).increment(1);
     ctx.bus().send(Change { tenant_id: None, topic: Topic::Everything });
     loop {
         let change = match listener.next().await? {
-            None => Change { tenant_id: None, topic: Topic::Everything },
+            None => {
+                metrics::counter!(HINTS_LOST.name).increment(1);
+                Change { tenant_id: None, topic: Topic::Everything }
+            }
             Some((tenant_id, name)) => match Topic::from_name(&name) {
                 Some(topic) => Change { tenant_id: Some(tenant_id), topic },
                 None => continue,
             },
         };
+        metrics::counter!(HINTS.name).increment(1);
         ctx.bus().send(change);
     }
 }

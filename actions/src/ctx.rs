@@ -30,6 +30,9 @@ pub struct Settings {
 /// The tenant of the installation itself: sign-ups, and logins to accounts that don't exist, are audited there.
 pub const INSTALLATION: TenantId = TenantId(Uuid::nil());
 
+/// A database that doesn't answer by then isn't there.
+const READY_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+
 #[derive(Debug)]
 struct Inner {
     store: Store,
@@ -69,6 +72,21 @@ impl Ctx {
     /// This node.
     pub fn node(&self) -> Uuid {
         self.0.node
+    }
+
+    /// Whether this node can serve: in a word what it lacks, if it lacks something.
+    ///
+    /// # Errors
+    /// The first thing that fails: `database`, `schema` or `keys`.
+    pub async fn ready(&self) -> Result<(), &'static str> {
+        let migrated = tokio::time::timeout(READY_WITHIN, self.store().is_migrated()).await;
+        match migrated {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return Err("schema"),
+            Ok(Err(_)) | Err(_) => return Err("database"),
+        }
+        let opened = tokio::time::timeout(READY_WITHIN, TokenKey::opens(self.store(), self.master_key())).await;
+        if matches!(opened, Ok(Ok(true))) { Ok(()) } else { Err("keys") }
     }
 
     /// The database.

@@ -29,6 +29,9 @@ pub(crate) struct Claims {
     pub server: String,
 }
 
+/// Its name among the secrets.
+const SECRET: &str = "enrolment-token";
+
 /// Signs and verifies tokens.
 pub(crate) struct TokenKey {
     sign: EncodingKey,
@@ -43,13 +46,21 @@ impl std::fmt::Debug for TokenKey {
 
 impl TokenKey {
     pub(crate) async fn load(store: &Store, master_key: &MasterKey, now: OffsetDateTime) -> Result<Self, ActError> {
-        let key = secret(store, master_key, "enrolment-token", now, || {
+        let key = secret(store, master_key, SECRET, now, || {
             let mut bytes = Zeroizing::new(vec![0u8; 32]);
             rand::Rng::fill_bytes(&mut rand::rng(), &mut bytes);
             Ok(bytes)
         })
         .await?;
         Ok(Self { sign: EncodingKey::from_secret(&key), verify: DecodingKey::from_secret(&key) })
+    }
+
+    /// Whether the kept key can be opened with the master key; changes nothing.
+    pub(crate) async fn opens(store: &Store, master_key: &MasterKey) -> Result<bool, ActError> {
+        let mut tx = store.platform().await?;
+        let kept = store::secrets::get(&mut tx, SECRET).await?;
+        tx.commit().await?;
+        Ok(kept.is_some_and(|kept| master_key.open(SECRET, &kept.key_id, &kept.sealed).is_ok()))
     }
 
     pub(crate) fn sign(&self, claims: &Claims) -> Result<String, ActError> {

@@ -2,6 +2,7 @@
 
 use policy::authz::Operation;
 use policy::ids::TenantId;
+use policy::metrics::{MAIL_FAILURES, MAILS_GIVEN_UP, MAILS_WAITING};
 use time::Duration;
 
 use crate::act::{Act, Actor};
@@ -83,11 +84,22 @@ pub async fn deliver_mail(ctx: &Ctx, mailer: &Mailer) -> Result<(), ActError> {
         match sent.unwrap_or_else(|_| Err("the mail server took too long".to_owned())) {
             Ok(()) => store::mails::sent(ctx.store(), mail.id, ctx.now()).await?,
             Err(error) => {
+                metrics::counter!(MAIL_FAILURES.name).increment(1);
                 tracing::warn!(mail.id = %mail.id, mail.tries = mail.tries, error, "delivering a mail");
                 store::mails::failed(ctx.store(), mail.id, &error, ctx.now() + wait_after(mail.tries)).await?;
             }
         }
     }
+    Ok(())
+}
+
+/// Counts what waits, for the metrics.
+pub async fn measure(ctx: &Ctx) -> Result<(), ActError> {
+    let (waiting, given_up) = store::mails::backlog(ctx.store()).await?;
+    #[expect(clippy::cast_precision_loss, reason = "nobody has so many mails")]
+    let gauge = |count: i64| count as f64;
+    metrics::gauge!(MAILS_WAITING.name).set(gauge(waiting));
+    metrics::gauge!(MAILS_GIVEN_UP.name).set(gauge(given_up));
     Ok(())
 }
 

@@ -29,6 +29,7 @@ mod search;
 pub mod sign_up;
 mod tokens;
 pub mod totp;
+pub mod trace;
 
 pub use caller::{Caller, Login, Visitor};
 pub use ctx::{Ctx, Settings};

@@ -4,6 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::str::FromStr as _;
 
 use policy::ids::{TenantId, UserId};
+use policy::metrics::DB_WAIT;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions as _, PgConnection, PgPool, Postgres, Transaction};
 
@@ -88,6 +89,24 @@ impl Store {
         begin(&self.system).await
     }
 
+    /// How many connections of the application's role are open, how many of them idle, and how many there may be.
+    pub fn connections(&self) -> (u32, u32, u32) {
+        let open = self.app.size();
+        // Counted one after the other: for a moment more may be idle than open.
+        let idle = u32::try_from(self.app.num_idle()).unwrap_or(u32::MAX).min(open);
+        (open, idle, self.app.options().get_max_connections())
+    }
+
+    /// Whether the schema is at least as new as this program, as the application's role sees it.
+    pub async fn is_migrated(&self) -> Result<bool, StoreError> {
+        let mut tx = self.platform().await?;
+        let newest =
+            sqlx::query_scalar!("SELECT MAX(version) FROM _sqlx_migrations WHERE success").fetch_one(tx.conn()).await?;
+        tx.commit().await?;
+        let ours = sqlx::migrate!("../migrations/sql").iter().map(|migration| migration.version).max();
+        Ok(newest >= ours)
+    }
+
     /// The pool of the application's role, for the listener on notifications.
     pub(crate) fn app_pool(&self) -> &PgPool {
         &self.app
@@ -96,7 +115,10 @@ impl Store {
 
 #[expect(clippy::disallowed_methods, reason = "the one place where transactions begin")]
 async fn begin(pool: &PgPool) -> Result<PlatformTx, StoreError> {
-    Ok(PlatformTx { tx: pool.begin().await? })
+    let asked = tokio::time::Instant::now();
+    let tx = pool.begin().await?;
+    metrics::histogram!(DB_WAIT.name).record(asked.elapsed());
+    Ok(PlatformTx { tx })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where transactions begin")]

@@ -85,6 +85,20 @@ pub async fn failed(store: &Store, id: Uuid, error: &str, retry_at: OffsetDateTi
     tx.commit().await
 }
 
+/// How many mails are still to be delivered, and how many were given up.
+pub async fn backlog(store: &Store) -> Result<(i64, i64), StoreError> {
+    let mut tx = store.platform().await?;
+    let row = sqlx::query!(
+        r#"SELECT COUNT(*) FILTER (WHERE tries < $1) AS "waiting!", COUNT(*) FILTER (WHERE tries >= $1) AS "given_up!"
+           FROM mails WHERE sent_at IS NULL"#,
+        MOST_TRIES
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    tx.commit().await?;
+    Ok((row.waiting, row.given_up))
+}
+
 /// The newest mails that were not sent; for the development mailbox.
 pub async fn newest(store: &Store, limit: i64) -> Result<Vec<Mail>, StoreError> {
     let mut tx = store.platform().await?;

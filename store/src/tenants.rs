@@ -2,6 +2,7 @@
 
 use policy::detection::DetectionRule;
 use policy::safety::PhoneLossLimit;
+use policy::trace_parent::TraceParent;
 use time::OffsetDateTime;
 
 use crate::db::{StoreError, TenantTx};
@@ -16,12 +17,13 @@ pub async fn insert(tx: &mut TenantTx, name: &str, slug: &str, now: OffsetDateTi
     Ok(())
 }
 
-/// Raises the revision of the tenant's policy and answers the new one.
-pub async fn raise_revision(tx: &mut TenantTx) -> Result<i64, StoreError> {
+/// Raises the revision of the tenant's policy and answers the new one. `trace` is what it belongs to, if that is traced.
+pub async fn raise_revision(tx: &mut TenantTx, trace: Option<&TraceParent>) -> Result<i64, StoreError> {
     let id = tx.tenant().0;
     Ok(sqlx::query_scalar!(
-        "UPDATE tenants SET policy_revision = policy_revision + 1 WHERE id = $1 RETURNING policy_revision",
-        id
+        "UPDATE tenants SET policy_revision = policy_revision + 1, policy_trace = $2 WHERE id = $1 RETURNING policy_revision",
+        id,
+        trace.map(TraceParent::as_str)
     )
     .fetch_one(tx.conn())
     .await?)
@@ -32,6 +34,13 @@ pub async fn raise_roster(tx: &mut TenantTx) -> Result<(), StoreError> {
     let id = tx.tenant().0;
     sqlx::query!("UPDATE tenants SET roster = roster + 1 WHERE id = $1", id).execute(tx.conn()).await?;
     Ok(())
+}
+
+/// The trace that the revision of the tenant's policy belongs to.
+pub async fn policy_trace(tx: &mut TenantTx) -> Result<Option<TraceParent>, StoreError> {
+    let id = tx.tenant().0;
+    let trace = sqlx::query_scalar!("SELECT policy_trace FROM tenants WHERE id = $1", id).fetch_one(tx.conn()).await?;
+    Ok(trace.as_deref().and_then(TraceParent::parse))
 }
 
 /// The revision of the tenant's policy and its detection rule; `None` when there is no such tenant.

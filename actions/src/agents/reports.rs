@@ -8,6 +8,7 @@ use policy::authz::Operation;
 use policy::bans::BanEntry;
 use policy::blocked_ips::BanSource;
 use policy::ids::{BanId, PbxId, TenantId};
+use policy::metrics::BATCHES;
 use policy::net;
 use policy::reports::{DetectedBan, ReportBatch, ReportEvent};
 use store::blocked_ips::NewBan;
@@ -50,6 +51,8 @@ async fn store(act: &mut Act<'_>, reports: Vec<Report>) -> Result<i64, ActError>
     let ids: Vec<_> = reports.iter().map(|report| (report.batch.id, report.agent.pbx_id)).collect();
     let now = act.now;
     let mut new = store::agents::insert_batches(&mut act.tx, &ids, now).await?;
+    act.count(&BATCHES, "stored", new.len());
+    act.count(&BATCHES, "known", ids.len() - new.len());
     // One that comes twice at once counts the first time.
     let reports: Vec<Report> = reports.into_iter().filter(|report| new.remove(&report.batch.id)).collect();
     let mut ledger = Ledger::read(act, &reports).await?;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use policy::authz::Operation;
 use policy::ids::{PbxId, TenantId};
+use policy::metrics::{DRIFTS, WITHHELD};
 use policy::safety::{self, Drift, Withheld};
 use store::agents::Described;
 use uuid::Uuid;
@@ -129,6 +130,7 @@ pub async fn drifted(ctx: &Ctx, agent: &Agent, drift: Drift) -> Result<(), ActEr
     act.subject(&agent.pbx_name);
     act.detail("found", drift.found.clone());
     act.detail("repaired", drift.repaired);
+    act.count(&DRIFTS, if drift.repaired { "yes" } else { "no" }, 1);
     let drift = Drift { at: drift.at.min(act.now), ..drift };
     store::agents::drifted(&mut act.tx, agent.pbx_id, &drift).await?;
     act.publish(Topic::Pbxes);
@@ -166,6 +168,9 @@ pub async fn withheld(ctx: &Ctx, agent: &Agent, withheld: &[Withheld]) -> Result
 }
 
 fn note_withheld(act: &mut Act<'_>, withheld: &[Withheld]) {
+    for change in withheld {
+        act.count(&WITHHELD, if change.rolled_back { "yes" } else { "no" }, 1);
+    }
     let changes: Vec<String> =
         withheld.iter().map(|withheld| format!("{}: {}", safety::name(&withheld.change), withheld.reason)).collect();
     act.detail("withheld", changes);

@@ -7,6 +7,7 @@ use store::ban_set::BanSet;
 
 use crate::ctx::Ctx;
 use crate::error::ActError;
+use crate::trace;
 
 /// Changes sent as deltas; who is further behind gets the whole set.
 pub(super) const MAX_DELTA: i64 = 5_000;
@@ -17,8 +18,9 @@ pub async fn policy(ctx: &Ctx, tenant: TenantId) -> Result<PolicySnapshot, ActEr
     let mut tx = ctx.store().tenant_as_of_now(tenant).await?;
     let (revision, detection, phone_loss_limit) = store::tenants::policy(&mut tx).await?.ok_or(ActError::NotFound)?;
     let allowed = store::allowed_ips::entries(&mut tx, now).await?;
+    let trace_parent = if trace::is_on() { store::tenants::policy_trace(&mut tx).await? } else { None };
     tx.commit().await?;
-    Ok(PolicySnapshot { revision, allowed, detection, phone_loss_limit })
+    Ok(PolicySnapshot { revision, allowed, detection, phone_loss_limit, trace_parent })
 }
 
 /// Where a tenant's set of bans stands, and the changes that led there.

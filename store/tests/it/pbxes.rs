@@ -2,6 +2,7 @@
 
 use policy::ids::{BatchId, PbxId};
 use policy::pbxes::{OFFLINE_AFTER_SECONDS, Pbx, PbxState};
+use policy::trace_parent::TraceParent;
 use store::agents::{AppliedBans, AppliedPolicy, Health, Told};
 use store::rollups::Count;
 use store::{StoreError, TenantTx};
@@ -152,8 +153,12 @@ async fn what_was_applied_and_refused() {
     assert_eq!((pbx.applied_revision, pbx.last_refusal.as_str(), pbx.applied_took_us), (1, "", 900));
     assert_eq!(pbx.applied_digest, "ab".repeat(32));
     assert_eq!((pbx.applied_ban_seq, pbx.wanted_ban_seq, pbx.wanted_revision), (1, 1, 1));
-    assert_eq!(store::tenants::raise_revision(&mut tx).await.unwrap(), 2);
-    assert_eq!(store::tenants::policy(&mut tx).await.unwrap().unwrap().0, 2);
+    let trace = TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    assert_eq!(store::tenants::raise_revision(&mut tx, trace.as_ref()).await.unwrap(), 2);
+    assert_eq!(store::tenants::policy_trace(&mut tx).await.unwrap(), trace);
+    store::tenants::raise_revision(&mut tx, None).await.unwrap();
+    assert_eq!(store::tenants::policy_trace(&mut tx).await.unwrap(), None, "a trace is one revision's only");
+    assert_eq!(store::tenants::policy(&mut tx).await.unwrap().unwrap().0, 3);
 }
 
 #[tokio::test]
