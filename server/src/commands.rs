@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigErrors};
 use crate::installation::Installation;
+use crate::observe::telemetry::Telemetry;
 
 /// The Ringfence portal.
 #[derive(Debug, Parser)]
@@ -66,6 +67,14 @@ pub async fn run(cli: Cli) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let collector = config.tracing.otlp_endpoint.as_ref().filter(|_| matches!(cli.command, Command::Serve));
+    let telemetry = match Telemetry::start(collector) {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            output::error(&format!("{error:#}"));
+            return ExitCode::FAILURE;
+        }
+    };
     let done = match cli.command {
         Command::Serve => Box::pin(serve::run(config)).await.map(|()| true),
         Command::CheckConfig => {
@@ -76,6 +85,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::DemoSeed { json } => seed_demo(&config, json).await.map(|()| true),
         Command::FleetSeed { tenants, agents_each } => seed_fleet(&config, tenants, agents_each).await.map(|()| true),
     };
+    telemetry.stop().await;
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

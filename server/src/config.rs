@@ -24,6 +24,10 @@ pub struct Config {
     pub database: Database,
     /// What agents connect to.
     pub agents: Agents,
+    /// Metrics for Prometheus.
+    pub metrics: Metrics,
+    /// Traces for an OpenTelemetry collector.
+    pub tracing: Tracing,
     /// Mail that the portal sends.
     pub mail: Mail,
     /// Keys.
@@ -71,6 +75,21 @@ pub struct Agents {
     pub public_host: String,
     /// Port by which agents reach it.
     pub public_port: u16,
+}
+
+/// Metrics for Prometheus.
+#[derive(Debug, Clone, Serialize)]
+pub struct Metrics {
+    /// Address and port of `/metrics`, `/healthz` and `/readyz`, without a login: for the network of those who operate this only. Without
+    /// it nothing is measured.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Traces for an OpenTelemetry collector.
+#[derive(Debug, Clone, Serialize)]
+pub struct Tracing {
+    /// `http://HOST:4317`: the OTLP/gRPC port of a collector. Without it nothing is traced.
+    pub otlp_endpoint: Option<Url>,
 }
 
 /// Mail that the portal sends.
@@ -145,6 +164,8 @@ impl Config {
                     .unwrap_or_else(|| public_url.host_str().unwrap_or("localhost").to_owned()),
                 public_port: read.or("agents.public_port", agents_listen.port()),
             },
+            metrics: Metrics { listen: read.option("metrics.listen") },
+            tracing: Tracing { otlp_endpoint: read.option("tracing.otlp_endpoint") },
             mail: Mail { smtp_url, from: read.or("mail.from", "Ringfence <ringfence@localhost>".to_owned()) },
             secrets: Secrets {
                 master_key_file: read.option("secrets.master_key_file"),

@@ -37,7 +37,8 @@ use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
 use crate::address::client_address;
-use crate::sessions;
+use crate::observe::health::Health;
+use crate::{observe, sessions};
 use heavy::Heavy;
 use limits::Limits;
 
@@ -77,13 +78,13 @@ pub fn router(portal: Portal) -> Router {
     let heavy = Heavy::default();
     let mut routes = Router::new()
         .route("/live", get(live::stream))
-        .route("/healthz", get(healthy))
         .merge(csv::routes().layer(from_fn_with_state(heavy.clone(), heavy::guard)));
     if ctx.settings().development_mailbox {
         routes = routes.route("/dev/mailbox", get(mailbox::show));
     }
     let everything = routes
         .with_state(ctx.clone())
+        .merge(Health::new(ctx.clone(), portal.stopping.clone()).routes())
         .merge(api(&ctx, &portal.limits, &heavy))
         .merge(site::pages(&ctx, &portal.site).layer(from_fn(login_gate::guard)))
         .merge(site::files(&portal.site));
@@ -102,6 +103,7 @@ pub fn router(portal: Portal) -> Router {
         // Outside of what reads the bodies of errors: those it would find unreadable.
         .layer(CompressionLayer::new())
         .layer(from_fn_with_state(headers::Https(https), headers::add))
+        .layer(from_fn(observe::http::measure))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(TraceLayer::new_for_http().make_span_with(span))
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
@@ -143,12 +145,6 @@ async fn map_api_errors(request: Request, next: axum::middleware::Next) -> axum:
     } else {
         next.run(request).await
     }
-}
-
-/// Answers when the database does.
-async fn healthy(State(ctx): State<Ctx>) -> Result<&'static str, StatusCode> {
-    let answer = async { ctx.store().platform().await?.commit().await };
-    answer.await.map(|()| "ok\n").map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
 }
 
 #[derive(Debug, Clone)]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use actions::mail::Mailer;
 use actions::{ActError, Ctx, bus, chain, jobs};
-use tokio::time::{MissedTickBehavior, interval};
+use policy::metrics::{JOB_FAILURES, JOB_SECONDS};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -52,7 +53,11 @@ async fn every<F: Future<Output = Result<(), ActError>>>(
     let mut turns = interval(period);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stopping.run_until_cancelled(turns.tick()).await.is_some() {
-        if let Err(error) = job().await {
+        let begun = Instant::now();
+        let done = job().await;
+        metrics::histogram!(JOB_SECONDS.name, "job" => name).record(begun.elapsed());
+        if let Err(error) = done {
+            metrics::counter!(JOB_FAILURES.name, "job" => name).increment(1);
             tracing::error!(job = name, error = %chain(&error), "a job failed");
         }
     }

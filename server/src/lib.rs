@@ -13,6 +13,7 @@ pub mod descriptors;
 pub mod http;
 pub mod installation;
 pub mod jobs;
+pub mod observe;
 pub mod private_postgres;
 pub mod rpc;
 pub mod sessions;

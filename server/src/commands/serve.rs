@@ -15,10 +15,14 @@ use crate::connections::Connections;
 use crate::http::limits::Limits;
 use crate::http::{Portal, serving};
 use crate::installation::Installation;
+use crate::observe::Metrics;
+use crate::observe::health::Health;
 use crate::{descriptors, http, jobs, rpc};
 
 /// Requests under way and jobs get so long to finish.
 const GRACE: Duration = Duration::from_secs(10);
+/// Most connections of the metrics' listener; one source may have an eighth of them.
+const SCRAPERS: usize = 64;
 
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     descriptors::raise_limit();
@@ -32,10 +36,14 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     // Bound before anything is started: a port that is taken is said at once.
     let pages = bind(config.http.listen, "http.listen").await?;
     let agents = bind(config.agents.listen, "agents.listen").await?;
+    let metrics = match config.metrics.listen {
+        Some(listen) => Some(bind(listen, "metrics.listen").await?),
+        None => None,
+    };
     let stopping = CancellationToken::new();
     stop_on_signals(&stopping)?;
     let installation = Installation::open(&config).await?;
-    let served = serve(&config, &installation, mailer, pages, agents, stopping).await;
+    let served = serve(&config, &installation, mailer, pages, agents, metrics, stopping).await;
     installation.close().await?;
     served
 }
@@ -46,10 +54,19 @@ async fn serve(
     mailer: Option<Mailer>,
     pages: TcpListener,
     agents: TcpListener,
+    metrics: Option<TcpListener>,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
     let ctx = &installation.ctx;
     let limits = Limits::default();
+    // Answers while everything else stops: a balancer reads there that this node drains.
+    let stopped = CancellationToken::new();
+    let _stopped = stopped.clone().drop_guard();
+    if let Some(listener) = metrics {
+        let metrics = Metrics::start(ctx.clone(), Health::new(ctx.clone(), stopping.clone()), stopped.clone())?;
+        let connections = Connections::new(serving::most(SCRAPERS), &[]);
+        tokio::spawn(serving::serve(listener, metrics.router(), connections, stopped));
+    }
     let portal = Portal {
         ctx: ctx.clone(),
         origin: config.http.public_url.origin().ascii_serialization(),

@@ -59,6 +59,11 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
             || Host::parse(&config.agents.public_host).is_ok(),
         format!("agents.public_host: “{}” is no host name or address", config.agents.public_host),
     );
+    let collector = config.tracing.otlp_endpoint.as_ref();
+    must(
+        collector.is_none_or(|url| url.scheme() == "http" && url.has_host() && url.path() == "/"),
+        "tracing.otlp_endpoint: must be http:// with a host and a port, such as http://127.0.0.1:4317; have a collector nearby send it on over TLS".to_owned(),
+    );
     let smtp = config.mail.smtp_url.as_ref();
     must(
         smtp.is_none_or(|url| has_scheme(url.expose(), &["smtp", "smtps"])),

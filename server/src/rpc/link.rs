@@ -5,6 +5,7 @@ use std::time::Duration;
 use actions::agents::{self, Agent, AppliedBans, AppliedPolicy, Health, Told};
 use actions::{ActError, Ctx, chain};
 use policy::bans::BanDigest;
+use policy::metrics::{POLICIES_REFUSED, REPORT_SECONDS, STREAMS_OPENED};
 use policy::pbxes::HEARTBEAT_SECONDS;
 use policy::reports::ReportEvent;
 use proto::convert::{FromAgent, FromServer, Hello, ReportAck, Welcome};
@@ -14,11 +15,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::outbox::Outbox;
 use super::roll::{End, News, Place, Roll};
 use super::status;
+use crate::observe;
 
 /// Messages that have left us and wait for the network.
 const IN_FLIGHT: usize = 4;
@@ -90,6 +93,7 @@ impl Link {
         if let Err(error) = agents::disconnected(&self.ctx, &self.agent, self.id).await {
             tracing::warn!(pbx.id = %self.agent.pbx_id, error = chain(&error), "noting that an agent left");
         }
+        observe::agents::stream_ended(&end);
         let reason = match &end {
             Ok(()) => "the agent closed it",
             Err(status) => status.message(),
@@ -122,6 +126,7 @@ impl Link {
         let hello = agents::Hello { agent_version, hostname, pbx_kind, pbx_version, firewall, withheld };
         agents::connected(&self.ctx, &self.agent, self.id, hello).await.map_err(status)?;
         tracing::info!(tenant.id = %self.agent.tenant_id, pbx.id = %self.agent.pbx_id, "An agent connected");
+        metrics::counter!(STREAMS_OPENED.name).increment(1);
         // Not sooner: until then another stream was the PBX's.
         let place = self.roll.enter(&self.agent, self.id);
         // So that the portal does not show an agent as behind that has it all.
@@ -179,7 +184,7 @@ impl Link {
                 }
                 permit = out.reserve(), if wants_to_send => {
                     let Ok(permit) = permit else { return Ok(()) };
-                    if let Some(message) = outbox.next(&self.ctx, place).await.map_err(status)? {
+                    if let Some(message) = outbox.next(&self.ctx, &self.agent, place).await.map_err(status)? {
                         permit.send(Ok((&message).into()));
                     }
                 }
@@ -193,11 +198,13 @@ impl Link {
             FromAgent::Hello(_) => return Err(Status::failed_precondition("hello comes once")),
             FromAgent::Heartbeat(beat) => place.tell(Told { health: Some(health(&beat)), ..Told::default() }),
             FromAgent::PolicyApplied(applied) => {
-                outbox.policy_applied(applied.revision, applied.digest);
-                self.policy_applied(place, applied.revision, applied.digest, Some(applied.took_us)).await?;
+                let push = outbox.policy_applied(applied.revision, applied.digest);
+                let noted = self.policy_applied(place, applied.revision, applied.digest, Some(applied.took_us));
+                noted.instrument(push).await?;
             }
             FromAgent::PolicyRefused(refused) => {
                 outbox.policy_refused(refused.revision);
+                metrics::counter!(POLICIES_REFUSED.name).increment(1);
                 // That something was applied takes the refusal before it away, not this one.
                 place.settle(&self.ctx).await;
                 agents::policy_refused(&self.ctx, &self.agent, refused.revision, &refused.reason)
@@ -232,7 +239,9 @@ impl Link {
             FromAgent::Report(batch) => {
                 let batch_id = batch.id;
                 let bans = batch.events.iter().filter(|event| matches!(event, ReportEvent::Detected(_))).count();
+                let begun = Instant::now();
                 let ban_seq = place.report(&self.ctx, &self.agent, batch).await.map_err(status)?;
+                metrics::histogram!(REPORT_SECONDS.name).record(begun.elapsed());
                 outbox.push(FromServer::ReportAck(ReportAck { batch_id, ban_seq }));
                 outbox.bans_changed(Instant::now());
                 return Ok(u32::try_from(bans).unwrap_or(u32::MAX));

@@ -4,14 +4,17 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use actions::agents::BanSync;
+use actions::agents::{Agent, BanSync};
 use actions::{ActError, Ctx};
 use policy::bans::BanDigest;
+use policy::metrics::{BAN_DELTAS, BAN_SNAPSHOTS, RESYNCS};
 use policy::snapshot::PolicySnapshot;
 use proto::convert::{self, BanDelta, FromServer};
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::roll::Place;
+use crate::observe::agents::Push;
 
 /// What one agent has been sent and what it is still to get.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub(super) struct Outbox {
     resync: bool,
     /// When a refused policy is offered again.
     offer_again: Option<Instant>,
+    /// The policy that was sent and isn't answered.
+    push: Option<Push>,
 }
 
 /// One agent may ask for the whole set of bans so often at once, and once more after each such time: reading it costs much, asking
@@ -56,6 +61,7 @@ impl Outbox {
             counted: Instant::now(),
             resync: false,
             offer_again: None,
+            push: None,
         }
     }
 
@@ -83,13 +89,14 @@ impl Outbox {
         !self.queue.is_empty() || self.policy_changed.is_some() || self.bans_changed.is_some()
     }
 
-    /// The agent says that it has applied a policy; another content under the same revision is sent again.
-    pub(super) fn policy_applied(&mut self, revision: i64, digest: [u8; 32]) {
+    /// The agent says that it has applied a policy; another content under the same revision is sent again. Answers the span of the push.
+    pub(super) fn policy_applied(&mut self, revision: i64, digest: [u8; 32]) -> Span {
         if self.policy.is_some_and(|(sent, expected)| sent == revision && expected != digest) {
             tracing::warn!(revision, "an agent applied something else than was sent; sending it again");
             self.policy = None;
             self.policy_changed(Instant::now());
         }
+        self.push.take_if(|push| push.is(revision)).map_or_else(Span::none, Push::applied)
     }
 
     /// The agent says where it is with the bans, or that it needs all of them.
@@ -97,6 +104,7 @@ impl Outbox {
         let differs = self.bans.is_some_and(|(sent, expected)| sent == seq && expected != digest);
         if resync || differs {
             tracing::info!(seq, "an agent needs the whole set of bans");
+            metrics::counter!(RESYNCS.name).increment(1);
             self.resync = true;
             self.grant_resync();
         }
@@ -138,7 +146,10 @@ impl Outbox {
             && let Some(since) = self.policy_changed.take()
         {
             let policy = self.newest_policy(ctx, place, since).await?;
-            self.queue.extend(policy.map(FromServer::Policy));
+            if let Some(mut policy) = policy {
+                self.push = Some(Push::begin(&mut policy, agent));
+                self.queue.push_back(FromServer::Policy(policy));
+            }
         }
         if self.queue.is_empty()
             && let Some(since) = self.bans_changed.take()
@@ -169,10 +180,12 @@ impl Outbox {
         match place.bans_since(ctx, since, seq, digest).await? {
             BanSync::Current { .. } => {}
             BanSync::Delta { from_seq, to_seq, digest, changes } => {
+                metrics::counter!(BAN_DELTAS.name).increment(1);
                 self.bans = Some((to_seq, digest));
                 self.queue.push_back(FromServer::BanDelta(BanDelta { from_seq, to_seq, digest, changes }));
             }
             BanSync::Snapshot { seq, digest, bans } => {
+                metrics::counter!(BAN_SNAPSHOTS.name).increment(1);
                 self.bans = Some((seq, digest));
                 self.queue.extend(convert::snapshot_parts(seq, &bans).into_iter().map(FromServer::BanSnapshot));
             }

@@ -15,6 +15,7 @@ use actions::bus::{Change, Topic};
 use actions::{ActError, Ctx, chain};
 use policy::bans::BanDigest;
 use policy::ids::TenantId;
+use policy::metrics::{AGENTS, LOOKS};
 use policy::reports::ReportBatch;
 use policy::snapshot::PolicySnapshot;
 use tokio::sync::{broadcast, watch};
@@ -91,6 +92,7 @@ impl Roll {
             tenant
         });
         let news = tenant.enter(agent, id);
+        metrics::gauge!(AGENTS.name).increment(1);
         Place { tenant: Arc::clone(tenant), id, news }
     }
 
@@ -121,7 +123,9 @@ impl Roll {
             if ids.is_empty() {
                 continue;
             }
-            match agents::marks(&self.ctx, &ids).await {
+            let looked = agents::marks(&self.ctx, &ids).await;
+            metrics::counter!(LOOKS.name, "outcome" => if looked.is_ok() { "done" } else { "failed" }).increment(1);
+            match looked {
                 Ok(marks) => {
                     for marks in marks {
                         let tenant = locked(&self.tenants).get(&marks.tenant_id).cloned();
@@ -201,6 +205,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.tenant.leave(self.id);
+        metrics::gauge!(AGENTS.name).decrement(1);
     }
 }
 

@@ -42,7 +42,7 @@ async fn pages_carry_a_policy_with_the_nonce_of_their_scripts() {
 #[tokio::test]
 async fn everything_carries_the_security_headers() {
     let server = TestServer::start().await;
-    for path in ["/", "/login", "/healthz", "/live", "/api/nothing", "/pkg/nothing.js", "/dev/mailbox"] {
+    for path in ["/", "/login", "/healthz", "/readyz", "/live", "/api/nothing", "/pkg/nothing.js", "/dev/mailbox"] {
         let response = server.get(&stranger(), path).await;
         for name in [
             "x-content-type-options",

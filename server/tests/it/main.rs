@@ -10,6 +10,7 @@ mod authz_matrix;
 mod bad_input;
 mod http_layers;
 mod live;
+mod observe;
 mod rpc;
 mod samples;
 mod support;

@@ -36,6 +36,8 @@ pub struct TestServer {
     pub clock: Arc<TestClock>,
     pub stopping: CancellationToken,
     pub router: Router,
+    /// The address of the database's administrator.
+    pub admin_url: String,
 }
 
 impl Drop for TestServer {
@@ -81,7 +83,7 @@ impl TestServer {
             limits,
             stopping: stopping.clone(),
         };
-        Self { router: server::http::router(portal), ctx, clock, stopping }
+        Self { router: server::http::router(portal), ctx, clock, stopping, admin_url: db.admin_url }
     }
 
     /// A new tenant without people.
