@@ -1,5 +1,6 @@
 //! The agent's configuration: defaults < file < environment, one typed struct.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -24,6 +25,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Chooses the attacks of the simulated PBX; another number, other attacks. 0 is another one each start.
     pub simulation_seed: u64,
+    /// Address and port of `/metrics`, `/healthz` and `/readyz`, without a login; off without it.
+    pub metrics_listen: Option<SocketAddr>,
+    /// `http://HOST:4317`: the OTLP/gRPC port of a collector of traces; off without it.
+    pub otlp_endpoint: Option<String>,
 }
 
 impl Default for Config {
@@ -35,6 +40,8 @@ impl Default for Config {
             ami_secret: String::new(),
             state_dir: PathBuf::from("/var/lib/ringfence-agent"),
             simulation_seed: 0,
+            metrics_listen: None,
+            otlp_endpoint: None,
         }
     }
 }

@@ -7,10 +7,15 @@ mod safety;
 mod server;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use policy::bans::{BanChange, BanEntry};
 use policy::detection::{DetectionRule, Detector};
+use policy::metrics::{
+    AGENT_ALLOWED, AGENT_BANS, AGENT_CLOCK, AGENT_DROPPED, AGENT_ENFORCED, AGENT_LINK_UP, AGENT_NAME_CHANGES,
+    AGENT_PBX_UP, AGENT_PHONES, AGENT_POLICY_REVISION, AGENT_PROVEN_AT, AGENT_SPOOLED, AGENT_WITHHELD,
+};
 use policy::net;
 use policy::ruleset::Coverage;
 use policy::snapshot::PolicySnapshot;
@@ -28,6 +33,7 @@ use crate::clock::SharedClock;
 use crate::dns::Answers;
 use crate::firewall::{Firewall, FirewallError};
 use crate::link::{About, LinkEvent};
+use crate::metrics::Metrics;
 use crate::pbx::PbxEvent;
 use crate::state::{Identity, Journal, Spool, StateDir};
 use crate::status::{self, LastBan, Status};
@@ -110,6 +116,7 @@ pub struct Engine {
     hello: watch::Sender<Hello>,
     heartbeat: watch::Sender<pb::Heartbeat>,
     names: watch::Sender<BTreeSet<String>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Engine {
@@ -144,6 +151,7 @@ impl Engine {
             bans: None,
             withheld: Vec::new(),
         };
+        let metrics = Arc::new(Metrics::new(clock.now(), firewall.name() == "nftables"));
         let mut engine = Self {
             clock,
             state,
@@ -175,6 +183,7 @@ impl Engine {
             hello: watch::Sender::new(hello),
             heartbeat: watch::Sender::new(pb::Heartbeat::default()),
             names,
+            metrics,
         };
         engine.take_up_safety();
         engine.set_allowed();
@@ -193,6 +202,11 @@ impl Engine {
     /// What the link is to say about this agent.
     pub fn about(&self) -> About {
         About { hello: self.hello.subscribe(), heartbeat: self.heartbeat.subscribe() }
+    }
+
+    /// What this agent measures of itself.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// Works until `stop`. The firewall stays as it is.
@@ -266,6 +280,7 @@ impl Engine {
     async fn reload(&mut self) -> Result<(), FirewallError> {
         let loaded = self.firewall.load(&self.allowed, &self.book.entries(), self.clock.now()).await;
         self.dirty = loaded.is_err();
+        self.metrics.say(&AGENT_ENFORCED, !self.dirty);
         if let Err(refused) = &loaded {
             error!(error = %refused, "The firewall could not be loaded; trying again every second");
         }
@@ -311,6 +326,7 @@ impl Engine {
         if before == self.allowed {
             return;
         }
+        self.metrics.add(&AGENT_NAME_CHANGES, "", 1);
         info!("An allowed name has other addresses; the never-blocked set follows");
         if self.firewall.load_allowed(&self.allowed, self.clock.now()).await.is_err() {
             let _ = self.reload().await;
@@ -333,7 +349,24 @@ impl Engine {
             proven_ranges: self.proven.map_or(0, |(_, ranges)| u32::try_from(ranges).unwrap_or(u32::MAX)),
             clock_ahead_ms: self.clock_ahead.map(|ahead| i64::try_from(ahead.whole_milliseconds()).unwrap_or(i64::MAX)),
         };
+        self.measure(beat.bans);
         self.heartbeat.send_replace(beat);
+    }
+
+    fn measure(&self, bans: u64) {
+        let metrics = &self.metrics;
+        metrics.say(&AGENT_LINK_UP, self.uplink.is_up());
+        metrics.say(&AGENT_ENFORCED, !self.dirty);
+        metrics.say(&AGENT_PBX_UP, self.pbx_down_because.is_empty());
+        metrics.set(&AGENT_BANS, bans);
+        metrics.set(&AGENT_ALLOWED, self.coverage.spans().len() as u64);
+        metrics.set(&AGENT_SPOOLED, self.spool.len() as u64);
+        metrics.set(&AGENT_DROPPED, self.spool.dropped());
+        metrics.set(&AGENT_PHONES, u64::from(self.phones()));
+        metrics.set(&AGENT_WITHHELD, self.refusals.told().len() as u64);
+        metrics.set_signed(&AGENT_POLICY_REVISION, self.policy.as_ref().map_or(0, |policy| policy.revision));
+        metrics.set_signed(&AGENT_CLOCK, self.clock_apart_seconds);
+        metrics.set_time(&AGENT_PROVEN_AT, self.proven.map(|(at, _)| at));
     }
 
     fn publish_hello(&self) {

@@ -1,6 +1,5 @@
 //! The command line of the agent.
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,13 +13,13 @@ use agent::fleet::{Fleet, Told};
 use agent::pbx::{Asterisk, Pbx, Simulated, watch_challenges};
 use agent::state::StateDir;
 use agent::status::{self, Status};
-use agent::{dns, doctor, enrol, link, tls};
+use agent::telemetry::Telemetry;
+use agent::{dns, doctor, enrol, http, link, tls};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
 
 /// Protects this phone system, and takes its orders from a Ringfence portal.
 #[derive(Parser)]
@@ -91,12 +90,6 @@ enum FirewallKind {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
     start(arguments).unwrap_or_else(|error| {
         eprintln!("Error: {error:#}");
         ExitCode::FAILURE
@@ -111,7 +104,9 @@ fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(async {
+    let collector = config.otlp_endpoint.clone().filter(|_| matches!(arguments.command, Command::Run { .. }));
+    let telemetry = runtime.block_on(async { Telemetry::start(collector.as_deref()) })?;
+    let done = runtime.block_on(async {
         match arguments.command {
             Command::Enrol { token, server } => enrol_here(&config, &token, server.as_deref()).await,
             Command::Run { pbx, firewall } => run(config, pbx, firewall).await,
@@ -119,7 +114,9 @@ fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Doctor => show_doctor(&config).await,
             Command::Fleet { members, agents, attacks, seconds } => simulate(&members, agents, attacks, seconds).await,
         }
-    })
+    });
+    telemetry.stop();
+    done
 }
 
 async fn enrol_here(config: &Config, token: &str, server: Option<&str>) -> anyhow::Result<ExitCode> {
@@ -141,6 +138,10 @@ async fn run(config: Config, pbx: PbxKind, firewall: FirewallKind) -> anyhow::Re
         .identity()
         .zip(state.credentials())
         .context("this machine is not enrolled: add a PBX in the portal and run the command that it shows")?;
+    let asked = match config.metrics_listen {
+        Some(address) => Some(http::listen(address).await?),
+        None => None,
+    };
     let clock: SharedClock = Arc::new(SystemClock);
     let firewall: Box<dyn Firewall> = match firewall {
         FirewallKind::Nftables => Box::new(Nftables::open().context("reaching the kernel's firewall")?),
@@ -178,6 +179,9 @@ async fn run(config: Config, pbx: PbxKind, firewall: FirewallKind) -> anyhow::Re
         "the firewall can't be loaded; ringfence-agent doctor says more, and --firewall memory runs without blocking anything",
     )?;
     let about = engine.about();
+    if let Some(listener) = asked {
+        tokio::spawn(http::serve(listener, engine.metrics()));
+    }
     let link_clock = Arc::clone(&clock);
     tokio::spawn(async move { link::run(&way, credentials, keep, about, link_events, link_clock).await });
     if kernel {

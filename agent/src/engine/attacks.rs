@@ -2,6 +2,7 @@
 
 use policy::detection::{BanDecision, SecurityEvent};
 use policy::ids::{BanId, BatchId};
+use policy::metrics::{AGENT_ATTEMPTS, AGENT_OWN_BANS, AGENT_REACTION};
 use policy::reports::{DetectedBan, MAX_BATCH_EVENTS, ReportBatch, ReportEvent};
 use time::Duration;
 use tokio::time::Instant;
@@ -41,6 +42,7 @@ impl Engine {
         let seen = self.detector.observe(event, exempt);
         if let Some(attempt) = &seen.attempt {
             self.attempts.add(attempt);
+            self.metrics.add(&AGENT_ATTEMPTS, if attempt.proven { "yes" } else { "no" }, 1);
         }
         if let Some(decision) = seen.ban {
             self.ban(decision, event, received).await;
@@ -65,6 +67,8 @@ impl Engine {
         let enforced = self.enforce(&[change]).await;
         ban.took_us = took(received);
         self.book.set_took(ban.id, ban.took_us);
+        self.metrics.add(&AGENT_OWN_BANS, "", 1);
+        self.metrics.observe(&AGENT_REACTION, std::time::Duration::from_micros(ban.took_us));
         self.journal.append(vec![Record::Own(ban.clone())]);
         if let Err(refused) = enforced {
             error!(error = %refused, "A ban is not in the kernel yet");

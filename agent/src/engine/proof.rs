@@ -2,6 +2,7 @@
 //! read back after each policy and every minute. A difference is repaired, and told with what was found.
 
 use policy::bans::BanEntry;
+use policy::metrics::AGENT_PROOFS;
 use policy::ruleset::{Coverage, Span};
 use policy::safety::Drift;
 use proto::convert::FromAgent;
@@ -27,9 +28,11 @@ impl Engine {
         if found.repairable.is_empty() && found.ahead.is_empty() {
             self.proven = Some((now, self.coverage.spans().len()));
             self.drift = None;
+            self.metrics.add(&AGENT_PROOFS, "as_it_should_be", 1);
             return;
         }
         self.proven = None;
+        self.metrics.add(&AGENT_PROOFS, "drift", 1);
         let mut repaired = true;
         if !found.repairable.is_empty() {
             error!(found = found.repairable.join("; "), "The firewall isn't as it should be; repairing it");

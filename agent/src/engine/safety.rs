@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use policy::bans::BanChange;
+use policy::metrics::AGENT_ROLLBACKS;
 use policy::net;
 use policy::ruleset::Coverage;
 use policy::safety::{self, Change, Phones, TRIES, Withheld};
@@ -233,6 +234,7 @@ impl Engine {
     /// Goes back to what was in force before the trial, and says so.
     async fn roll_back(&mut self, why: &str, tries: u32) {
         let Some(Undo { policy, bans }) = self.end_trial() else { return };
+        self.metrics.add(&AGENT_ROLLBACKS, "", 1);
         warn!(why, "Going back to what was in force before the last change");
         if let Some(PolicyUndo { before }) = policy
             && let Some(bad) = std::mem::replace(&mut self.policy, before)

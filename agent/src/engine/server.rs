@@ -5,17 +5,19 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use policy::bans::BanDigest;
 use policy::ids::BatchId;
+use policy::metrics::{AGENT_LINK_BREAKS, AGENT_LINK_UP};
 use policy::safety::{self, Change, TRIES};
 use policy::snapshot::PolicySnapshot;
 use proto::convert::{BansApplied, FromAgent, FromServer, PolicyApplied, PolicyRefused, ReportAck};
 use time::Duration;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, error, info, warn};
 
 use super::{Engine, took};
 use crate::bans::Synced;
 use crate::link::{LinkEvent, Outbound};
 use crate::state::{POLICY_FILE, Record};
+use crate::telemetry;
 
 /// Batches that may be on their way at once.
 const IN_FLIGHT: usize = 8;
@@ -62,11 +64,16 @@ impl Engine {
         match event {
             LinkEvent::Up(link) => {
                 self.uplink = Uplink { link: Some(link), ..Uplink::default() };
+                self.metrics.say(&AGENT_LINK_UP, true);
                 self.try_bans_again().await;
                 self.report_bans();
                 self.send_reports();
             }
-            LinkEvent::Down(why) => self.uplink = Uplink { down_because: why, ..Uplink::default() },
+            LinkEvent::Down(why) => {
+                self.uplink = Uplink { down_because: why, ..Uplink::default() };
+                self.metrics.add(&AGENT_LINK_BREAKS, "", 1);
+                self.metrics.say(&AGENT_LINK_UP, false);
+            }
             LinkEvent::Message(message, received) => {
                 self.heard(received);
                 self.on_message(message, received).await;
@@ -86,15 +93,18 @@ impl Engine {
                 }
             }
             FromServer::Heartbeat(beat) => {
-                let behind = Duration::milliseconds(beat.sent_at_ms - crate::clock::unix_ms(self.clock.now()));
                 // Servers of the first version don't say when.
                 if beat.sent_at_ms != 0 {
-                    self.clock_differs(behind);
+                    let ahead_ms = beat.sent_at_ms - crate::clock::unix_ms(self.clock.now());
+                    self.clock_differs(Duration::milliseconds(ahead_ms));
                 }
             }
             // The link itself answers to it.
             FromServer::Renewed(_) => {}
-            FromServer::Policy(policy) => self.on_policy(policy, received).await,
+            FromServer::Policy(policy) => {
+                let span = telemetry::applying(&policy);
+                self.on_policy(policy, received).instrument(span).await;
+            }
             FromServer::BanSnapshot(part) => {
                 let synced = self.book.snapshot(part);
                 if matches!(synced, Synced::Broken(_)) {

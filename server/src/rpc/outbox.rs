@@ -7,7 +7,7 @@ use std::time::Duration;
 use actions::agents::{Agent, BanSync};
 use actions::{ActError, Ctx};
 use policy::bans::BanDigest;
-use policy::metrics::{BAN_DELTAS, BAN_SNAPSHOTS, RESYNCS};
+use policy::metrics::{self as metric, BAN_DELTAS, BAN_SNAPSHOTS};
 use policy::snapshot::PolicySnapshot;
 use proto::convert::{self, BanDelta, FromServer};
 use tokio::time::Instant;
@@ -104,7 +104,7 @@ impl Outbox {
         let differs = self.bans.is_some_and(|(sent, expected)| sent == seq && expected != digest);
         if resync || differs {
             tracing::info!(seq, "an agent needs the whole set of bans");
-            metrics::counter!(RESYNCS.name).increment(1);
+            metrics::counter!(metric::RESYNCS.name).increment(1);
             self.resync = true;
             self.grant_resync();
         }
