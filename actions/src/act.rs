@@ -154,7 +154,20 @@ impl<'a> Act<'a> {
 
     /// Ends it: on success writes the audit row, publishes and commits; on failure takes everything back and audits the refusal.
     pub(crate) async fn finish<T>(self, result: Result<T, ActError>) -> Result<T, ActError> {
-        let Self { ctx, actor, operation, mut tx, now, subject, details, others: mut rows, topics, counts, began, span } = self;
+        let Self {
+            ctx,
+            actor,
+            operation,
+            mut tx,
+            now,
+            subject,
+            details,
+            others: mut rows,
+            topics,
+            counts,
+            began,
+            span,
+        } = self;
         match result {
             Ok(value) => {
                 if operation.changes() {

@@ -365,7 +365,7 @@ impl Engine {
         metrics.set(&AGENT_PHONES, u64::from(self.phones()));
         metrics.set(&AGENT_WITHHELD, self.refusals.told().len() as u64);
         metrics.set_signed(&AGENT_POLICY_REVISION, self.policy.as_ref().map_or(0, |policy| policy.revision));
-        metrics.set_signed(&AGENT_CLOCK, self.clock_apart_seconds);
+        metrics.set_signed(&AGENT_CLOCK, self.clock_ahead.map_or(0, time::Duration::whole_seconds));
         metrics.set_time(&AGENT_PROVEN_AT, self.proven.map(|(at, _)| at));
     }
 

@@ -95,7 +95,7 @@ impl Engine {
             FromServer::Heartbeat(beat) => {
                 // Servers of the first version don't say when.
                 if beat.sent_at_ms != 0 {
-                    let ahead_ms = beat.sent_at_ms - crate::clock::unix_ms(self.clock.now());
+                    let ahead_ms = beat.sent_at_ms.saturating_sub(crate::clock::unix_ms(self.clock.now()));
                     self.clock_differs(Duration::milliseconds(ahead_ms));
                 }
             }

@@ -141,7 +141,12 @@ impl Outbox {
     }
 
     /// The next message, read at this moment.
-    pub(super) async fn next(&mut self, ctx: &Ctx, place: &Place) -> Result<Option<FromServer>, ActError> {
+    pub(super) async fn next(
+        &mut self,
+        ctx: &Ctx,
+        agent: &Agent,
+        place: &Place,
+    ) -> Result<Option<FromServer>, ActError> {
         if self.queue.is_empty()
             && let Some(since) = self.policy_changed.take()
         {

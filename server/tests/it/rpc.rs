@@ -436,7 +436,7 @@ async fn a_lost_hint_is_made_up_for() {
     let agent = portal.enrolled("hq").await;
     let mut link = portal.connect(&agent).await;
     let mut tx = portal.server.ctx.store().tenant(portal.tenant).await.unwrap();
-    let revision = store::tenants::raise_revision(&mut tx).await.unwrap();
+    let revision = store::tenants::raise_revision(&mut tx, None).await.unwrap();
     tx.commit().await.unwrap();
     let policy = link.hear(|message| matches!(message, FromServer::Policy(_))).await;
     assert!(matches!(policy, FromServer::Policy(policy) if policy.revision == revision));

@@ -127,7 +127,7 @@ async fn a_look_tells_what_concerns_agents() {
     assert_eq!(before.iter().map(|marks| marks.tenant_id).collect::<Vec<_>>(), ids);
     let mut tx = world.tx(world.a).await;
     store::tenants::raise_roster(&mut tx).await.unwrap();
-    store::tenants::raise_revision(&mut tx).await.unwrap();
+    store::tenants::raise_revision(&mut tx, None).await.unwrap();
     tx.commit().await.unwrap();
     let after = marks().await;
     assert_eq!(after[0].roster, before[0].roster + 1);
