@@ -66,9 +66,12 @@ impl Push {
         self.revision == revision
     }
 
-    /// Ends it; what comes of the agent's word belongs to the span.
+    /// Ends it; what comes of the agent's word belongs to the span that is answered.
     pub fn applied(self) -> Span {
         metrics::histogram!(PUSH_TO_APPLIED.name).record(self.sent.elapsed());
-        self.span
+        if self.span.is_disabled() {
+            return Span::none();
+        }
+        tracing::info_span!(target: trace::TARGET, parent: &self.span, "applied", policy.revision = self.revision)
     }
 }

@@ -184,13 +184,12 @@ async fn what_happens_is_measured_and_nobody_is_named() {
     let found = samples(&page);
 
     let add = Operation::AddAllowedIp.path();
-    let least: [(Metric, &[(&str, &str)], f64); 17] = [
+    let least: [(Metric, &[(&str, &str)], f64); 16] = [
         (metrics::AGENTS, &[], 1.0),
         (metrics::STREAMS_OPENED, &[], 1.0),
         (metrics::POLICIES_PUSHED, &[], 2.0),
         (metrics::BANS_STORED, &[("source", "manual")], 1.0),
         (metrics::HINTS, &[], 2.0),
-        (metrics::LOOKS, &[("outcome", "done")], 1.0),
         (metrics::ACTIONS, &[("operation", add), ("outcome", "done")], 1.0),
         (metrics::ACTIONS, &[("operation", "account/log_in"), ("outcome", "refused")], 1.0),
         (metrics::LOGIN_FAILURES, &[("operation", "account/log_in")], 1.0),
@@ -372,7 +371,7 @@ async fn one_trace_goes_from_the_click_to_applied() {
     let commit = spans.iter().find(|span| span.name == "commit" && span.parent_span_id == action.span_id).unwrap();
     let push = child(&action, "push", "policy.revision", "2");
     let apply = child(&push, "apply", "policy.revision", "2");
-    let applied = child(&push, "action", "operation", Operation::LinkAgent.path());
+    let applied = child(&push, "applied", "policy.revision", "2");
     for span in [&action, commit, &push, &apply, &applied] {
         assert_eq!(span.trace_id, click.trace_id, "{}", span.name);
     }
