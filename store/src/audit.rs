@@ -44,12 +44,11 @@ pub async fn begin_chain(tx: &mut TenantTx) -> Result<(), StoreError> {
 /// [`crate::ban_set::lock`].
 pub async fn append(tx: &mut TenantTx, new: Vec<NewAuditRow>) -> Result<(), StoreError> {
     let tenant = tx.tenant().0;
-    let head = match lock_head(tx).await? {
-        Some(head) => head,
-        None => {
-            begin_chain(tx).await?;
-            lock_head(tx).await?.ok_or(StoreError::Database(sqlx::Error::RowNotFound))?
-        }
+    let head = if let Some(head) = lock_head(tx).await? {
+        head
+    } else {
+        begin_chain(tx).await?;
+        lock_head(tx).await?.ok_or(StoreError::Database(sqlx::Error::RowNotFound))?
     };
     let (mut seq, mut hash) = head;
     let rows: Vec<AuditRow> = new

@@ -123,7 +123,10 @@ async fn begin(pool: &PgPool) -> Result<PlatformTx, StoreError> {
 
 #[expect(clippy::disallowed_methods, reason = "the one place where transactions begin")]
 async fn begin_with(pool: &PgPool, statement: &'static str) -> Result<PlatformTx, StoreError> {
-    Ok(PlatformTx { tx: pool.begin_with(statement).await? })
+    let asked = tokio::time::Instant::now();
+    let tx = pool.begin_with(statement).await?;
+    metrics::histogram!(DB_WAIT.name).record(asked.elapsed());
+    Ok(PlatformTx { tx })
 }
 
 async fn set_tenant(tx: &mut PlatformTx, tenant: TenantId) -> Result<(), StoreError> {
