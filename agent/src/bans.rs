@@ -17,7 +17,7 @@ use crate::state::Record;
 type Expiry = Option<OffsetDateTime>;
 
 /// A ban of our own that the server hasn't taken over yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Pending {
     /// The ban.
     pub ban: DetectedBan,
@@ -41,7 +41,7 @@ pub enum Synced {
 }
 
 /// All bans of this machine.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct BanBook {
     server: BTreeMap<IpNet, Expiry>,
     digest: BanDigest,

@@ -23,7 +23,7 @@ impl BanEntry {
 }
 
 /// One numbered change of the set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BanChange {
     /// Block, or change until when.
     Add(BanEntry),
@@ -33,7 +33,7 @@ pub enum BanChange {
 
 /// A digest of a set of bans that is updated in constant time per change: the sum modulo 2^128 of the first 16 bytes of
 /// the SHA-256 of each element. It proves that two honest parties hold the same set; it is no signature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct BanDigest(u128);
 
 impl BanDigest {

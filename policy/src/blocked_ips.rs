@@ -43,7 +43,7 @@ impl BanSource {
 }
 
 /// One event that led to a ban, as the PBX reported it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EvidenceEvent {
     /// When the PBX saw it.
     #[serde(with = "time::serde::rfc3339")]

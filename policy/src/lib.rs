@@ -23,4 +23,5 @@ pub mod reports;
 pub mod ruleset;
 pub mod safety;
 pub mod snapshot;
+pub mod sync;
 pub mod trace_parent;

@@ -13,7 +13,7 @@ use crate::ids::{BanId, BatchId};
 pub const MAX_BATCH_EVENTS: usize = 500;
 
 /// A ban that an agent made by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DetectedBan {
     /// Its id, made by the agent.
     pub id: BanId,
@@ -38,7 +38,7 @@ pub struct DetectedBan {
 }
 
 /// Failed attempts from one source in one minute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AttemptCount {
     /// Start of the minute.
     #[serde(with = "time::serde::rfc3339")]
@@ -52,7 +52,7 @@ pub struct AttemptCount {
 }
 
 /// One event of a batch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ReportEvent {
     /// A ban.
     Detected(DetectedBan),
@@ -61,7 +61,7 @@ pub enum ReportEvent {
 }
 
 /// What is reported together, and stored once however often it is sent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ReportBatch {
     /// Made by the agent.
     pub id: BatchId,

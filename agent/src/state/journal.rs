@@ -24,7 +24,7 @@ const NAME: &str = "bans.log";
 const REWRITE_FROM: u64 = 1 << 20;
 
 /// One line of the log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Record {
     /// The whole set of the server, as of this number.
     Set {

@@ -13,7 +13,7 @@ pub const BAN_CHANGES_MAX: usize = 5_000;
 const PARTS_MAX: u32 = 2_000;
 
 /// One part of the whole set.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BanSnapshotPart {
     /// The number of the last change that the set holds.
     pub seq: i64,
@@ -28,7 +28,7 @@ pub struct BanSnapshotPart {
 }
 
 /// Numbered changes of the set.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BanDelta {
     /// Number of the first change.
     pub from_seq: i64,

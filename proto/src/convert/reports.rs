@@ -16,7 +16,7 @@ const ACCOUNT_MAX_CHARS: usize = 80;
 const NAME_MAX_CHARS: usize = 40;
 
 /// The server has stored a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ReportAck {
     /// Which.
     pub batch_id: BatchId,
