@@ -195,7 +195,7 @@ impl Simulated {
                 self.tell(Told::Connected);
                 self.waiting.iter().for_each(|batch| self.say(&FromAgent::Report(batch.clone())));
             }
-            LinkEvent::Down(_) => {
+            LinkEvent::Down(..) => {
                 if self.link.take().is_some() {
                     self.tell(Told::Gone);
                 }

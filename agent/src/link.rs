@@ -10,7 +10,7 @@ use proto::convert::{FromAgent, FromServer, Hello, PolicyRefused, WireError};
 use proto::pb;
 use proto::pb::agent_link_client::AgentLinkClient;
 use rand::RngExt as _;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{debug, info, warn};
@@ -35,8 +35,9 @@ pub enum LinkEvent {
     Up(Outbound),
     /// A checked message, and when it arrived.
     Message(FromServer, Instant),
-    /// The stream has ended, and why; it will be made anew.
-    Down(String),
+    /// The stream has ended, and why. It is made anew once the sender is dropped, so that hello tells what all that came before has led
+    /// to.
+    Down(String, oneshot::Sender<()>),
 }
 
 /// The way to the server while the stream lasts.
@@ -97,9 +98,11 @@ pub async fn run(
             warn!(why, "The server isn't reached; this machine stays protected, and goes on trying");
             said.clone_from(&why);
         }
-        if events.send(LinkEvent::Down(why)).await.is_err() {
+        let (worked_off, dropped) = oneshot::channel();
+        if events.send(LinkEvent::Down(why, worked_off)).await.is_err() {
             return;
         }
+        let _ = dropped.await;
         // Up to half as long again, so that a thousand agents don't come at once.
         let jitter = 1.0 + rand::rng().random::<f64>() / 2.0;
         tokio::time::sleep(wait.mul_f64(jitter)).await;
@@ -205,4 +208,39 @@ fn check(message: pb::ServerMessage, link: &Outbound) -> Result<Option<FromServe
 
 fn refusal(status: tonic::Status) -> anyhow::Error {
     anyhow::anyhow!("{}: {}", status.code(), status.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[tokio::test(start_paused = true)]
+    async fn no_new_stream_before_the_old_one_is_worked_off() {
+        // Without credentials every stream ends at once.
+        let credentials = Credentials { key_pem: String::new(), certificate_pem: String::new(), ca_pem: String::new() };
+        let way = Way::to("localhost:1");
+        let hello = Hello {
+            agent_version: String::new(),
+            hostname: String::new(),
+            pbx_kind: String::new(),
+            pbx_version: String::new(),
+            firewall: String::new(),
+            policy: None,
+            bans: None,
+            withheld: Vec::new(),
+        };
+        let (hello, heartbeat) = (watch::Sender::new(hello), watch::Sender::default());
+        let about = About { hello: hello.subscribe(), heartbeat: heartbeat.subscribe() };
+        let (events, mut heard) = mpsc::channel(8);
+        tokio::spawn(async move {
+            run(&way, credentials, Box::new(|_| Ok(())), about, events, Arc::new(SystemClock)).await;
+        });
+        let first = heard.recv().await;
+        let Some(LinkEvent::Down(_, worked_off)) = first else { panic!("{first:?}") };
+        let second = tokio::time::timeout(Duration::from_hours(1), heard.recv()).await;
+        assert!(second.is_err(), "{second:?}");
+        drop(worked_off);
+        assert!(matches!(heard.recv().await, Some(LinkEvent::Down(..))));
+    }
 }

@@ -69,7 +69,7 @@ impl Engine {
                 self.report_bans();
                 self.send_reports();
             }
-            LinkEvent::Down(why) => {
+            LinkEvent::Down(why, _worked_off) => {
                 self.uplink = Uplink { down_because: why, ..Uplink::default() };
                 self.metrics.add(&AGENT_LINK_BREAKS, "", 1);
                 self.metrics.say(&AGENT_LINK_UP, false);
