@@ -8,6 +8,7 @@ mod agent_port;
 mod audit_coverage;
 mod authz_matrix;
 mod bad_input;
+mod first_version;
 mod http_layers;
 mod live;
 mod observe;

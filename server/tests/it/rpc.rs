@@ -27,30 +27,30 @@ use uuid::Uuid;
 
 use crate::support::{Person, TestServer};
 
-const LONGEST: Duration = Duration::from_secs(10);
+pub(crate) const LONGEST: Duration = Duration::from_secs(10);
 
 /// A portal that agents can reach, and a tenant with somebody who may do everything.
-struct Portal {
-    server: TestServer,
-    address: SocketAddr,
-    tenant: TenantId,
-    admin: Person,
+pub(crate) struct Portal {
+    pub(crate) server: TestServer,
+    pub(crate) address: SocketAddr,
+    pub(crate) tenant: TenantId,
+    pub(crate) admin: Person,
 }
 
 /// An enrolled agent.
-struct Enrolled {
-    pbx: EnrolmentCommand,
-    identity: Identity,
+pub(crate) struct Enrolled {
+    pub(crate) pbx: EnrolmentCommand,
+    pub(crate) identity: Identity,
 }
 
 /// An open stream.
-struct Link {
-    out: mpsc::Sender<pb::AgentMessage>,
-    incoming: Streaming<pb::ServerMessage>,
+pub(crate) struct Link {
+    pub(crate) out: mpsc::Sender<pb::AgentMessage>,
+    pub(crate) incoming: Streaming<pb::ServerMessage>,
 }
 
 impl Portal {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let server = TestServer::start().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -74,7 +74,7 @@ impl Portal {
         Endpoint::from_shared(format!("https://{}", self.address)).unwrap().tls_config(tls).unwrap().connect_lazy()
     }
 
-    async fn add_pbx(&self, name: &str) -> EnrolmentCommand {
+    pub(crate) async fn add_pbx(&self, name: &str) -> EnrolmentCommand {
         self.server.done(&self.admin, Operation::AddPbx, json!({ "name": name })).await
     }
 
@@ -92,13 +92,13 @@ impl Portal {
         Ok(Identity::from_pem(answer.certificate_pem, key.serialize_pem()))
     }
 
-    async fn enrolled(&self, name: &str) -> Enrolled {
+    pub(crate) async fn enrolled(&self, name: &str) -> Enrolled {
         let pbx = self.add_pbx(name).await;
         let identity = self.enrol(token(&pbx)).await.unwrap();
         Enrolled { pbx, identity }
     }
 
-    async fn open(&self, identity: Option<Identity>) -> Result<Link, Status> {
+    pub(crate) async fn open(&self, identity: Option<Identity>) -> Result<Link, Status> {
         let (out, messages) = mpsc::channel(16);
         let mut client = AgentLinkClient::new(self.channel(identity));
         let incoming = client.link(ReceiverStream::new(messages)).await?.into_inner();
