@@ -13,6 +13,7 @@ declare -A may_use=(
     [server]="policy store actions app proto"
     [proto]="policy"
     [agent]="policy proto"
+    [model]="policy proto agent"
 )
 
 failed=0
