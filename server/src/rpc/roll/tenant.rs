@@ -31,6 +31,8 @@ pub(super) struct Tenant {
     marks: Mutex<Option<Marks>>,
     look_soon: Notify,
     write_soon: Notify,
+    /// When policy and bans were last heard to have changed: what was read before will do for nobody, nor for who comes later.
+    heard: Mutex<(Option<Instant>, Option<Instant>)>,
     policy: AsyncMutex<Option<(Instant, Arc<PolicySnapshot>)>>,
     bans: AsyncMutex<BanWindow>,
     intake: Intake,
@@ -55,6 +57,7 @@ impl Tenant {
             marks: Mutex::default(),
             look_soon: Notify::new(),
             write_soon: Notify::new(),
+            heard: Mutex::default(),
             policy: AsyncMutex::default(),
             bans: AsyncMutex::default(),
             intake: Intake::default(),
@@ -114,10 +117,17 @@ impl Tenant {
     pub(super) fn hint(&self, topic: Topic) {
         let now = Some(Instant::now());
         match topic {
-            Topic::Policy => self.all(|news| news.policy = now),
-            Topic::Bans => self.all(|news| news.bans = now),
+            Topic::Policy => {
+                locked(&self.heard).0 = now;
+                self.all(|news| news.policy = now);
+            }
+            Topic::Bans => {
+                locked(&self.heard).1 = now;
+                self.all(|news| news.bans = now);
+            }
             Topic::Roster => self.look_soon.notify_one(),
             Topic::Everything => {
+                *locked(&self.heard) = (now, now);
                 self.all(|news| (news.policy, news.bans) = (now, now));
                 // The database may have been away, and taken back what didn't wait for its disk.
                 locked(&self.links).values_mut().for_each(|linked| linked.written = Told::default());
@@ -223,6 +233,7 @@ impl Tenant {
 
     pub(super) async fn policy(&self, ctx: &Ctx, since: Instant) -> Result<Arc<PolicySnapshot>, ActError> {
         let mut kept = self.policy.lock().await;
+        let since = locked(&self.heard).0.map_or(since, |heard| heard.max(since));
         if let Some((_, policy)) = kept.as_ref().filter(|(read, _)| *read > since) {
             return Ok(Arc::clone(policy));
         }
@@ -241,6 +252,7 @@ impl Tenant {
     ) -> Result<BanSync, ActError> {
         let sync = {
             let mut window = self.bans.lock().await;
+            let since = locked(&self.heard).1.map_or(since, |heard| heard.max(since));
             window.refresh(ctx, self.id, since).await?;
             window.since(seq, digest)
         };
@@ -276,8 +288,43 @@ fn ends(tenancy: &Tenancy, linked: &Linked, id: Uuid) -> Option<End> {
     match tenancy.certificates.get(&linked.fingerprint) {
         None => Some(End::Unknown),
         Some(certified) if certified.id != linked.pbx => Some(End::Unknown),
-        // It may be about to be noted.
-        Some(certified) if certified.link_id.is_none() => None,
+        // Nobody's, too: it was noted before it got here, and a stream that was noted later has ended.
         Some(certified) => (certified.link_id != Some(id)).then_some(End::TakenOver),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actions::agents::Certified;
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    #[test]
+    fn only_the_pbxs_own_stream_stays() {
+        let (pbx, id) = (PbxId(Uuid::from_u128(1)), Uuid::from_u128(2));
+        let linked = Linked {
+            pbx,
+            fingerprint: vec![1],
+            entered: Instant::now(),
+            news: watch::Sender::default(),
+            told: Told::default(),
+            written: Told::default(),
+        };
+        let noted = |link_id| {
+            let certified = Certified {
+                id: pbx,
+                name: String::new(),
+                link_id,
+                issued_at: OffsetDateTime::UNIX_EPOCH,
+                expires_at: OffsetDateTime::UNIX_EPOCH,
+            };
+            Tenancy { certificates: HashMap::from([(vec![1], certified)]) }
+        };
+        assert_eq!(ends(&noted(Some(id)), &linked, id), None);
+        assert_eq!(ends(&noted(Some(Uuid::nil())), &linked, id), Some(End::TakenOver));
+        // An older one was noted after it, and has ended.
+        assert_eq!(ends(&noted(None), &linked, id), Some(End::TakenOver));
+        assert_eq!(ends(&Tenancy { certificates: HashMap::new() }, &linked, id), Some(End::Unknown));
     }
 }
