@@ -3,6 +3,7 @@
 use policy::bans::{BanChange, BanDigest, BanEntry};
 use policy::ids::TenantId;
 use policy::snapshot::PolicySnapshot;
+use policy::sync::{BanStep, ban_step};
 use store::ban_set::BanSet;
 
 use crate::ctx::Ctx;
@@ -90,13 +91,14 @@ pub enum BanSync {
 pub async fn bans_since(ctx: &Ctx, tenant: TenantId, seq: i64, digest: Option<BanDigest>) -> Result<BanSync, ActError> {
     let mut tx = ctx.store().tenant_as_of_now(tenant).await?;
     let set = store::ban_set::read(&mut tx).await?;
-    let changes = match digest {
-        Some(digest) if set.seq == seq && digest == set.digest => {
+    let held = digest.map(|digest| (seq, digest));
+    let changes = match ban_step(held, (set.seq, set.digest), MAX_DELTA) {
+        BanStep::Nothing => {
             tx.commit().await?;
             return Ok(BanSync::Current { seq });
         }
-        Some(_) if set.seq != seq => changes_between(&mut tx, seq, &set).await?,
-        _ => None,
+        BanStep::Changes { .. } => changes_between(&mut tx, seq, &set).await?,
+        BanStep::All => None,
     };
     let sync = match changes {
         Some(changes) => BanSync::Delta { from_seq: seq + 1, to_seq: set.seq, digest: set.digest, changes },

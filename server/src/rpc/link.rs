@@ -8,6 +8,7 @@ use policy::bans::BanDigest;
 use policy::metrics::{POLICIES_REFUSED, REPORT_SECONDS, STREAMS_OPENED};
 use policy::pbxes::HEARTBEAT_SECONDS;
 use policy::reports::ReportEvent;
+use policy::sync::credible;
 use proto::convert::{FromAgent, FromServer, Hello, ReportAck, Welcome};
 use proto::pb;
 use tokio::sync::mpsc;
@@ -263,7 +264,7 @@ impl Link {
         if wanted.revision < revision {
             wanted = place.policy(&self.ctx, Instant::now()).await.map_err(status)?;
         }
-        if revision < wanted.revision || (revision == wanted.revision && digest == wanted.digest()) {
+        if credible((revision, digest), (wanted.revision, wanted.digest())) {
             let policy = AppliedPolicy { revision, digest, took_us: took_us.map(saturated) };
             place.tell(Told { policy: Some(policy), ..Told::default() });
         }

@@ -9,6 +9,7 @@ use actions::{ActError, Ctx};
 use policy::bans::BanDigest;
 use policy::metrics::{self as metric, BAN_DELTAS, BAN_SNAPSHOTS};
 use policy::snapshot::PolicySnapshot;
+use policy::sync::{BanMark, PolicyMark, Sent};
 use proto::convert::{self, BanDelta, FromServer};
 use tokio::time::Instant;
 use tracing::Span;
@@ -23,12 +24,9 @@ pub(super) struct Outbox {
     queue: VecDeque<FromServer>,
     /// When the policy may have changed since it was sent.
     policy_changed: Option<Instant>,
-    /// Revision and digest sent last.
-    policy: Option<(i64, [u8; 32])>,
     /// When the bans may have changed since they were sent.
     bans_changed: Option<Instant>,
-    /// Number and digest of the set of bans that the agent has once it has applied all that was sent; `None` when unknown.
-    bans: Option<(i64, BanDigest)>,
+    sent: Sent,
     /// How often the whole set may be asked for at the moment, when that was counted, and whether it is asked for.
     resyncs: u32,
     counted: Instant,
@@ -48,15 +46,14 @@ const OFFER_AGAIN: Duration = Duration::from_secs(30);
 
 impl Outbox {
     /// For an agent that says which policy and which set of bans it holds: it gets what differs.
-    pub(super) fn new(policy: Option<(i64, [u8; 32])>, bans: Option<(i64, BanDigest)>) -> Self {
+    pub(super) fn new(policy: Option<PolicyMark>, bans: Option<BanMark>) -> Self {
         // What was read a moment ago for another agent of the tenant will do: whatever has changed since is hinted at or looked for.
         let a_moment_ago = Instant::now().checked_sub(Duration::from_secs(1)).or_else(|| Some(Instant::now()));
         Self {
             queue: VecDeque::new(),
             policy_changed: a_moment_ago,
-            policy,
             bans_changed: a_moment_ago,
-            bans,
+            sent: Sent::new(policy, bans),
             resyncs: RESYNCS,
             counted: Instant::now(),
             resync: false,
@@ -91,9 +88,8 @@ impl Outbox {
 
     /// The agent says that it has applied a policy; another content under the same revision is sent again. Answers the span of the push.
     pub(super) fn policy_applied(&mut self, revision: i64, digest: [u8; 32]) -> Span {
-        if self.policy.is_some_and(|(sent, expected)| sent == revision && expected != digest) {
+        if self.sent.policy_applied((revision, digest)) {
             tracing::warn!(revision, "an agent applied something else than was sent; sending it again");
-            self.policy = None;
             self.policy_changed(Instant::now());
         }
         self.push.take_if(|push| push.is(revision)).map_or_else(Span::none, Push::applied)
@@ -101,8 +97,7 @@ impl Outbox {
 
     /// The agent says where it is with the bans, or that it needs all of them.
     pub(super) fn bans_applied(&mut self, seq: i64, digest: BanDigest, resync: bool) {
-        let differs = self.bans.is_some_and(|(sent, expected)| sent == seq && expected != digest);
-        if resync || differs {
+        if resync || self.sent.bans_differ((seq, digest)) {
             tracing::info!(seq, "an agent needs the whole set of bans");
             metrics::counter!(metric::RESYNCS.name).increment(1);
             self.resync = true;
@@ -118,14 +113,14 @@ impl Outbox {
         if self.resync && self.resyncs > 0 {
             self.resyncs -= 1;
             self.resync = false;
-            self.bans = None;
+            self.sent.forget_bans();
             self.bans_changed(Instant::now());
         }
     }
 
     /// The agent says that it can't apply a policy: later it may.
     pub(super) fn policy_refused(&mut self, revision: i64) {
-        if self.policy.is_some_and(|(sent, _)| sent == revision) {
+        if self.sent.is_policy(revision) {
             self.offer_again = Some(Instant::now() + OFFER_AGAIN);
         }
     }
@@ -135,7 +130,7 @@ impl Outbox {
         self.grant_resync();
         if self.offer_again.is_some_and(|due| due <= Instant::now()) {
             self.offer_again = None;
-            self.policy = None;
+            self.sent.forget_policy();
             self.policy_changed(Instant::now());
         }
     }
@@ -170,28 +165,30 @@ impl Outbox {
         place: &Place,
         since: Instant,
     ) -> Result<Option<PolicySnapshot>, ActError> {
-        let policy = place.policy(ctx, since).await?;
-        let mark = (policy.revision, policy.digest());
-        if self.policy == Some(mark) {
+        let mut policy = place.policy(ctx, since).await?;
+        if self.sent.is_before(policy.revision) {
+            // The agent has it from another node, and this one hasn't heard of it.
+            policy = place.policy(ctx, Instant::now()).await?;
+        }
+        if !self.sent.send_policy((policy.revision, policy.digest())) {
             return Ok(None);
         }
-        self.policy = Some(mark);
         self.offer_again = None;
         Ok(Some(PolicySnapshot::clone(&policy)))
     }
 
     async fn read_bans(&mut self, ctx: &Ctx, place: &Place, since: Instant) -> Result<(), ActError> {
-        let (seq, digest) = self.bans.map_or((0, None), |(seq, digest)| (seq, Some(digest)));
+        let (seq, digest) = self.sent.bans().map_or((0, None), |(seq, digest)| (seq, Some(digest)));
         match place.bans_since(ctx, since, seq, digest).await? {
             BanSync::Current { .. } => {}
             BanSync::Delta { from_seq, to_seq, digest, changes } => {
                 metrics::counter!(BAN_DELTAS.name).increment(1);
-                self.bans = Some((to_seq, digest));
+                self.sent.send_bans((to_seq, digest));
                 self.queue.push_back(FromServer::BanDelta(BanDelta { from_seq, to_seq, digest, changes }));
             }
             BanSync::Snapshot { seq, digest, bans } => {
                 metrics::counter!(BAN_SNAPSHOTS.name).increment(1);
-                self.bans = Some((seq, digest));
+                self.sent.send_bans((seq, digest));
                 self.queue.extend(convert::snapshot_parts(seq, &bans).into_iter().map(FromServer::BanSnapshot));
             }
         }
@@ -221,13 +218,13 @@ mod tests {
     fn what_differs_is_sent_again() {
         let mut outbox = settled();
         outbox.policy_applied(3, [2; 32]);
-        assert!(outbox.wants_to_send() && outbox.policy.is_none());
+        assert!(outbox.wants_to_send() && outbox.sent.policy().is_none());
         let mut outbox = settled();
         outbox.bans_applied(7, BanDigest::from_bytes([1; 16]), false);
-        assert!(outbox.wants_to_send() && outbox.bans.is_none());
+        assert!(outbox.wants_to_send() && outbox.sent.bans().is_none());
         let mut outbox = settled();
         outbox.bans_applied(2, BanDigest::default(), true);
-        assert!(outbox.bans.is_none());
+        assert!(outbox.sent.bans().is_none());
     }
 
     #[tokio::test(start_paused = true)]

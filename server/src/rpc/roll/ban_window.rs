@@ -7,6 +7,7 @@ use actions::agents::{self, BanChanges, BanSync};
 use actions::{ActError, Ctx};
 use policy::bans::{BanChange, BanDigest};
 use policy::ids::TenantId;
+use policy::sync::credible;
 use tokio::time::Instant;
 
 /// Changes kept in memory for one tenant.
@@ -69,7 +70,7 @@ impl BanWindow {
 
     /// Whether the set can have had this digest after change `seq`; of older numbers the digests are not kept.
     pub(super) fn fits(&self, seq: i64, digest: BanDigest) -> bool {
-        seq < self.seq || (seq == self.seq && digest == self.digest)
+        credible((seq, digest), (self.seq, self.digest))
     }
 }
 
