@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use policy::pbxes::HEARTBEAT_SECONDS;
+use proto::LEAVING;
 use proto::convert::{FromAgent, FromServer, Hello, PolicyRefused, WireError};
 use proto::pb;
 use proto::pb::agent_link_client::AgentLinkClient;
@@ -13,6 +14,7 @@ use rand::RngExt as _;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 use tracing::{debug, info, warn};
 
 use crate::clock::{SharedClock, unix_ms};
@@ -89,7 +91,12 @@ pub async fn run(
     while !events.is_closed() {
         let mut welcomed = false;
         let ended = stream(way, &mut credentials, &keep, &about, &events, &clock, &mut welcomed).await;
-        let why = ended.map_or_else(|error| format!("{error:#}"), |()| "the server closed the stream".to_owned());
+        let leaving = matches!(ended, Ok(End::ServerLeaves));
+        let why = match ended {
+            Ok(End::Closed) => "the server closed the stream".to_owned(),
+            Ok(End::ServerLeaves) => "the server stops; another one may take over".to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
         if welcomed {
             wait = RETRY_FROM;
             warn!(why, "The link to the server broke; this machine stays protected");
@@ -103,11 +110,19 @@ pub async fn run(
             return;
         }
         let _ = dropped.await;
-        // Up to half as long again, so that a thousand agents don't come at once.
-        let jitter = 1.0 + rand::rng().random::<f64>() / 2.0;
-        tokio::time::sleep(wait.mul_f64(jitter)).await;
+        // Up to half as long again, so that a thousand agents don't come at once; where another server is likely to be there, at
+        // any moment from now on.
+        let at_least = if leaving && welcomed { 0.0 } else { 1.0 };
+        tokio::time::sleep(wait.mul_f64(at_least + rand::rng().random::<f64>() / 2.0)).await;
         wait = (wait * 2).min(RETRY_TO);
     }
+}
+
+/// How a stream ended that didn't break.
+enum End {
+    Closed,
+    /// The server is shut down, and has said so.
+    ServerLeaves,
 }
 
 async fn stream(
@@ -118,7 +133,7 @@ async fn stream(
     events: &mpsc::Sender<LinkEvent>,
     clock: &SharedClock,
     welcomed: &mut bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<End> {
     let channel = tls::connect(way, tls::mutual(credentials)?).await?;
     let mut client = AgentLinkClient::new(channel).max_decoding_message_size(MESSAGE_MAX);
     let (messages, outbound) = mpsc::channel(OUTBOUND);
@@ -138,12 +153,19 @@ async fn stream(
         tokio::select! {
             message = inbound.message() => {
                 heard = Instant::now();
-                let Some(message) = message.map_err(refusal)? else { return Ok(()) };
+                let message = match message {
+                    Ok(Some(message)) => message,
+                    Ok(None) => return Ok(End::Closed),
+                    Err(status) if status.code() == Code::Unavailable && status.message() == LEAVING => {
+                        return Ok(End::ServerLeaves);
+                    }
+                    Err(status) => return Err(refusal(status)),
+                };
                 let Some(message) = check(message, &link)? else { continue };
                 if let FromServer::Renewed(certificate_pem) = message {
                     renewed(credentials, certificate_pem, keep)?;
                     // The new one counts once a stream is opened with it.
-                    return Ok(());
+                    return Ok(End::Closed);
                 }
                 if let FromServer::Welcome(welcome) = &message {
                     *welcomed = true;
@@ -151,11 +173,11 @@ async fn stream(
                     beat_at = Instant::now();
                     info!(server = way.server, pbx.name = welcome.pbx_name, "Connected to the server");
                     if events.send(LinkEvent::Up(link.clone())).await.is_err() {
-                        return Ok(());
+                        return Ok(End::Closed);
                     }
                 }
                 if events.send(LinkEvent::Message(message, heard)).await.is_err() {
-                    return Ok(());
+                    return Ok(End::Closed);
                 }
             }
             () = tokio::time::sleep_until(beat_at) => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use hyper_util::rt::TokioIo;
+use rand::seq::SliceRandom as _;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -66,6 +67,9 @@ pub fn check_credentials(credentials: &Credentials, ca_fingerprint: [u8; 32]) ->
     mutual(credentials).map(drop)
 }
 
+/// How long one address of the server is waited for before the next one is tried.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(1500);
+
 /// Where the server is.
 #[derive(Debug, Clone)]
 pub struct Way {
@@ -82,13 +86,38 @@ impl Way {
     }
 }
 
+/// The addresses of the server in the order in which they are tried: those of the family that the resolver prefers first, and among them in
+/// whichever order, so that agents spread over the nodes of an installation, and one that is down is first for few.
+fn in_turn(mut addresses: Vec<SocketAddr>, from: Option<IpAddr>) -> Vec<SocketAddr> {
+    let first = addresses.first().is_some_and(SocketAddr::is_ipv4);
+    addresses.retain(|address| from.is_none_or(|from| from.is_ipv4() == address.is_ipv4()));
+    addresses.shuffle(&mut rand::rng());
+    addresses.sort_by_key(|address| address.is_ipv4() != first);
+    addresses
+}
+
 async fn reach(host: &str, port: u16, from: Option<IpAddr>) -> std::io::Result<TcpStream> {
-    let Some(from) = from else { return TcpStream::connect((host, port)).await };
-    let to = tokio::net::lookup_host((host, port)).await?.find(|to| to.is_ipv4() == from.is_ipv4());
-    let to = to.ok_or_else(|| std::io::Error::other("no address of that family"))?;
-    let socket = if from.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.bind(SocketAddr::new(from, 0))?;
-    socket.connect(to).await
+    first_that_answers(in_turn(tokio::net::lookup_host((host, port)).await?.collect(), from), from).await
+}
+
+async fn first_that_answers(addresses: Vec<SocketAddr>, from: Option<IpAddr>) -> std::io::Result<TcpStream> {
+    let mut error = std::io::Error::other("the server's name has no address of that family");
+    for address in addresses {
+        match tokio::time::timeout(ANSWERS_WITHIN, reach_one(address, from)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(refused)) => error = refused,
+            Err(_) => error = std::io::Error::new(std::io::ErrorKind::TimedOut, format!("{address} does not answer")),
+        }
+    }
+    Err(error)
+}
+
+async fn reach_one(address: SocketAddr, from: Option<IpAddr>) -> std::io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(from) = from {
+        socket.bind(SocketAddr::new(from, 0))?;
+    }
+    socket.connect(address).await
 }
 
 /// Connects; TCP and TLS within five seconds.
@@ -195,5 +224,54 @@ impl ServerCertVerifier for PinnedCa {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn parsed(addresses: &[&str]) -> Vec<SocketAddr> {
+        addresses.iter().map(|address| address.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn addresses_come_in_any_order_but_by_family() {
+        let addresses = parsed(&["[2001:db8::1]:1", "192.0.2.1:1", "[2001:db8::2]:1", "192.0.2.2:1"]);
+        let mut orders = BTreeSet::new();
+        for _ in 0..200 {
+            let order = in_turn(addresses.clone(), None);
+            let families: Vec<bool> = order.iter().map(SocketAddr::is_ipv6).collect();
+            assert_eq!(families, [true, true, false, false]);
+            orders.insert(order);
+        }
+        assert_eq!(orders.len(), 4, "each of the nodes is first for some");
+        let from_v4 = in_turn(addresses, Some("127.0.0.1".parse().unwrap()));
+        assert!(from_v4.len() == 2 && from_v4.iter().all(SocketAddr::is_ipv4));
+    }
+
+    #[tokio::test]
+    async fn nodes_that_are_down_are_passed_over() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = listener.local_addr().unwrap();
+        let refuses = SocketAddr::from(([127, 0, 0, 2], there.port()));
+        // Takes no more connections than wait for it, which nobody accepts.
+        let silent = TcpSocket::new_v4().unwrap();
+        silent.bind("127.0.0.3:0".parse().unwrap()).unwrap();
+        let silent = silent.listen(1).unwrap();
+        let says_nothing = silent.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(says_nothing)).await
+        {
+            waiting.push(stream.unwrap());
+        }
+        let reached = first_that_answers(vec![refuses, says_nothing, there], None).await.unwrap();
+        assert_eq!(reached.peer_addr().unwrap(), there);
+        drop(listener);
+        assert!(first_that_answers(vec![refuses, there], None).await.is_err());
     }
 }

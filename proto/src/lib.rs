@@ -9,3 +9,6 @@ pub mod convert;
 pub mod pb {
     include!("gen/ringfence.agent.v1.rs");
 }
+
+/// What a server that is shut down ends its streams with, as `UNAVAILABLE`: another one may take over at once.
+pub const LEAVING: &str = "the portal stops";
