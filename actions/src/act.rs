@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
-use crate::bus::Topic;
+use crate::bus::{self, Topic};
 use crate::caller::Caller;
 use crate::ctx::Ctx;
 use crate::error::ActError;
@@ -140,14 +140,11 @@ impl<'a> Act<'a> {
 
     /// Ends it without an audit row of its own: for what others have audited, such as heartbeats and expiries.
     pub(crate) async fn finish_quietly(self) -> Result<(), ActError> {
-        let Self { mut tx, topics, counts, operation, began, others, .. } = self;
+        let Self { ctx, mut tx, topics, counts, operation, began, others, .. } = self;
         if !others.is_empty() {
             store::audit::append(&mut tx, others).await?;
         }
-        for topic in topics {
-            store::notify::publish(&mut tx, topic.as_str()).await?;
-        }
-        tx.commit().await?;
+        bus::commit(ctx, tx, topics).await?;
         measure(operation, "done", began, &counts);
         Ok(())
     }
@@ -163,7 +160,7 @@ impl<'a> Act<'a> {
             subject,
             details,
             others: mut rows,
-            topics,
+            mut topics,
             counts,
             began,
             span,
@@ -173,12 +170,11 @@ impl<'a> Act<'a> {
                 if operation.changes() {
                     rows.push(row(&actor, operation, Outcome::Done, &subject, details, now));
                     store::audit::append(&mut tx, rows).await?;
-                    store::notify::publish(&mut tx, Topic::Audit.as_str()).await?;
+                    if !topics.contains(&Topic::Audit) {
+                        topics.push(Topic::Audit);
+                    }
                 }
-                for topic in topics {
-                    store::notify::publish(&mut tx, topic.as_str()).await?;
-                }
-                tx.commit().instrument(step_in(&span)).await?;
+                bus::commit(ctx, tx, topics).instrument(step_in(&span)).await?;
                 measure(operation, "done", began, &counts);
                 Ok(value)
             }
@@ -257,6 +253,5 @@ async fn refused(
     let mut tx = ctx.store().tenant(actor.tenant_id).await?;
     let row = row(actor, operation, Outcome::Refused, &subject, details, ctx.now());
     store::audit::append(&mut tx, vec![row]).await?;
-    store::notify::publish(&mut tx, Topic::Audit.as_str()).await?;
-    Ok(tx.commit().await?)
+    bus::commit(ctx, tx, [Topic::Audit]).await
 }

@@ -1,14 +1,15 @@
-//! Hints inside this node that something of a tenant changed, fed by what all nodes publish. Never the truth: who misses
-//! one finds it in the rows, and everybody looks again every few seconds.
+//! Hints that something of a tenant changed, to this node and to the others. Never the truth: who misses one finds it in the rows, and
+//! everybody looks again every few seconds.
 
 use std::time::Duration;
 
 use policy::ids::TenantId;
 use policy::metrics::{HINTS, HINTS_LOST};
-use tokio::sync::broadcast;
+use store::TenantTx;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::ctx::Ctx;
-use crate::error::chain;
+use crate::error::{ActError, chain};
 
 /// What changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,13 +62,14 @@ impl Topic {
         }
     }
 
-    fn from_name(name: &str) -> Option<Self> {
+    /// The topic of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|topic| topic.as_str() == name)
     }
 }
 
 /// One hint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Change {
     /// Whose; `None` for all tenants.
     pub tenant_id: Option<TenantId>,
@@ -80,6 +82,49 @@ impl Change {
     pub fn concerns(&self, tenant: TenantId) -> bool {
         self.tenant_id.is_none_or(|id| id == tenant)
     }
+}
+
+impl Change {
+    /// To look at everything, of all tenants: hints may have been lost.
+    pub const EVERYTHING: Self = Self { tenant_id: None, topic: Topic::Everything };
+}
+
+/// How hints reach the other nodes.
+#[derive(Debug, Default)]
+pub enum Between {
+    /// As notifications of the database, raised by the very transaction that changes something.
+    #[default]
+    Database,
+    /// By whoever takes them from this channel after the commit. What it has no room for is lost, and looked for by the others.
+    Carrier(mpsc::Sender<Change>),
+}
+
+/// Commits, and tells this node and the others what has changed. Telling neither waits nor fails.
+pub(crate) async fn commit(
+    ctx: &Ctx,
+    mut tx: TenantTx,
+    topics: impl IntoIterator<Item = Topic>,
+) -> Result<(), ActError> {
+    match ctx.between() {
+        Between::Database => {
+            for topic in topics {
+                store::notify::publish(&mut tx, topic.as_str()).await?;
+            }
+            tx.commit().await?;
+        }
+        Between::Carrier(carrier) => {
+            let tenant_id = Some(tx.tenant());
+            tx.commit().await?;
+            for topic in topics {
+                let change = Change { tenant_id, topic };
+                ctx.bus().send(change);
+                if carrier.try_send(change).is_err() {
+                    tracing::debug!(topic = topic.as_str(), "a hint to the other nodes is lost; they look for it");
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Spreads hints inside this node.
@@ -112,7 +157,7 @@ pub async fn run(ctx: Ctx) {
         if let Err(error) = feed(&ctx).await {
             tracing::warn!(error = %chain(&error), "listening for notifications of the database; trying again");
         }
-        ctx.bus().send(Change { tenant_id: None, topic: Topic::Everything });
+        ctx.bus().send(Change::EVERYTHING);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
@@ -120,12 +165,12 @@ pub async fn run(ctx: Ctx) {
 async fn feed(ctx: &Ctx) -> Result<(), store::StoreError> {
     let mut listener = store::notify::Listener::start(ctx.store()).await?;
     metrics::counter!(HINTS_LOST.name).increment(1);
-    ctx.bus().send(Change { tenant_id: None, topic: Topic::Everything });
+    ctx.bus().send(Change::EVERYTHING);
     loop {
         let change = match listener.next().await? {
             None => {
                 metrics::counter!(HINTS_LOST.name).increment(1);
-                Change { tenant_id: None, topic: Topic::Everything }
+                Change::EVERYTHING
             }
             Some((tenant_id, name)) => match Topic::from_name(&name) {
                 Some(topic) => Change { tenant_id: Some(tenant_id), topic },

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::bus::Bus;
+use crate::bus::{Between, Bus};
 use crate::ca::CertificateAuthority;
 use crate::clock::Clock;
 use crate::enrolment_token::TokenKey;
@@ -41,6 +41,7 @@ struct Inner {
     master_key: MasterKey,
     passwords: Passwords,
     bus: Bus,
+    between: Between,
     ca: CertificateAuthority,
     token_key: TokenKey,
     node: Uuid,
@@ -51,12 +52,23 @@ struct Inner {
 pub struct Ctx(Arc<Inner>);
 
 impl Ctx {
-    /// Opens the installation's keys, or makes them on the first start.
+    /// Opens the installation's keys, or makes them on the first start. Other nodes learn of changes from the database.
     pub async fn start(
         store: Store,
         settings: Settings,
         master_key: MasterKey,
         clock: Arc<dyn Clock>,
+    ) -> Result<Self, ActError> {
+        Self::start_between(store, settings, master_key, clock, Between::Database).await
+    }
+
+    /// The same, where other nodes learn of changes in a way of the caller's choice.
+    pub async fn start_between(
+        store: Store,
+        settings: Settings,
+        master_key: MasterKey,
+        clock: Arc<dyn Clock>,
+        between: Between,
     ) -> Result<Self, ActError> {
         let now = clock.now();
         let ca = CertificateAuthority::load(&store, &master_key, now).await?;
@@ -66,7 +78,7 @@ impl Ctx {
         let node = Uuid::new_v4();
         store::nodes::beat(&store, node, now).await?;
         let bus = Bus::default();
-        Ok(Self(Arc::new(Inner { store, clock, settings, master_key, passwords, bus, ca, token_key, node })))
+        Ok(Self(Arc::new(Inner { store, clock, settings, master_key, passwords, bus, between, ca, token_key, node })))
     }
 
     /// This node.
@@ -107,6 +119,11 @@ impl Ctx {
     /// Hints inside this node.
     pub fn bus(&self) -> &Bus {
         &self.0.bus
+    }
+
+    /// How hints reach the other nodes.
+    pub(crate) fn between(&self) -> &Between {
+        &self.0.between
     }
 
     /// The CA of the agents.

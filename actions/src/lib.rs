@@ -27,6 +27,7 @@ pub mod pbxes;
 pub mod seal;
 mod search;
 pub mod sign_up;
+pub mod standing;
 mod tokens;
 pub mod totp;
 pub mod trace;

@@ -63,3 +63,33 @@ pub async fn policy(tx: &mut TenantTx) -> Result<Option<(i64, DetectionRule, Pho
         (row.policy_revision, rule, limit)
     }))
 }
+
+/// Where a tenant stands: what differs has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Revision of the policy; every change of the allowed entries raises it.
+    pub policy_revision: i64,
+    /// Number of the last change of the set of bans.
+    pub ban_seq: i64,
+    /// Number of the last row of the audit log.
+    pub audit_seq: i64,
+    /// Digest of the PBXes without what changes with every heartbeat.
+    pub pbxes: String,
+}
+
+/// Where the tenant stands; `None` when there is no such tenant.
+pub async fn standing(tx: &mut TenantTx) -> Result<Option<Standing>, StoreError> {
+    let id = tx.tenant().0;
+    Ok(sqlx::query_as!(
+        Standing,
+        r#"SELECT t.policy_revision, t.ban_seq,
+                  COALESCE((SELECT h.seq FROM audit_heads h WHERE h.tenant_id = t.id), 0) AS "audit_seq!",
+                  COALESCE((SELECT md5(string_agg((to_jsonb(p)
+                                - ARRAY['last_seen_at', 'bans', 'registered', 'dropped', 'proven_at', 'proven_ranges', 'clock_ahead_ms'])::text, '' ORDER BY p.id))
+                            FROM pbxes p WHERE p.tenant_id = t.id), '') AS "pbxes!"
+           FROM tenants t WHERE t.id = $1"#,
+        id
+    )
+    .fetch_optional(tx.conn())
+    .await?)
+}

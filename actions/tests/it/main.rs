@@ -7,6 +7,7 @@ mod at_once;
 mod audit;
 mod ban_sync;
 mod blocked_ips;
+mod hints;
 mod jobs;
 mod login;
 mod pbxes;

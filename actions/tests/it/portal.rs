@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use actions::bus::Between;
 use actions::clock::TestClock;
 use actions::seal::MasterKey;
 use actions::{ActError, Caller, Ctx, Login, Settings, Visitor};
@@ -31,6 +32,11 @@ pub(crate) struct Portal {
 
 impl Portal {
     pub(crate) async fn new() -> Self {
+        Self::between(Between::Database).await
+    }
+
+    /// One whose hints reach other nodes in some way.
+    pub(crate) async fn between(between: Between) -> Self {
         let db = TestDb::new().await;
         let clock = Arc::new(TestClock::new(datetime!(2030-01-01 12:00 UTC)));
         let settings = Settings {
@@ -39,7 +45,7 @@ impl Portal {
             development_mailbox: true,
         };
         let key = MasterKey::new(&Zeroizing::new(vec![7; 32])).unwrap();
-        let ctx = Ctx::start(db.store.clone(), settings, key, clock.clone()).await.unwrap();
+        let ctx = Ctx::start_between(db.store.clone(), settings, key, clock.clone(), between).await.unwrap();
         Self { ctx, db, clock }
     }
 
