@@ -1,10 +1,12 @@
 //! `GET /live`: hints to the browser that something of its tenant changed. What changed it reads again through server
 //! functions, so a hint holds no data.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
 use actions::bus::{Change, Topic};
+use actions::standing::{self, Standing};
 use actions::{Ctx, Visitor};
 use app::context;
 use axum::extract::{Request, State};
@@ -24,8 +26,10 @@ use crate::sessions::Sessions;
 
 /// Hints that wait for a slow browser; when there are more it is cut off, reconnects and reads everything again.
 const WAITING: usize = 64;
-/// How often the session and the role are looked at.
+/// How often the session and the role are looked at, and whether something has changed whose hint was lost.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A browser whose stream ended comes back after one to two of these: not all of a node's at once when it goes.
+const COME_BACK: Duration = Duration::from_millis(500);
 
 /// Who listens, and what ends it.
 struct Listener {
@@ -59,16 +63,29 @@ impl Listener {
     fn start(self, mut changes: broadcast::Receiver<Change>) -> impl Stream<Item = Result<Event, Infallible>> + use<> {
         let (sender, receiver) = mpsc::channel(WAITING);
         tokio::spawn(async move {
+            // Before the browser reads anything: what changes after this is told.
+            let mut seen = self.standing().await;
+            let come_back = COME_BACK.mul_f64(1.0 + rand::random::<f64>());
             // `try_send` fails when the browser is gone or far behind; either way this stream is over.
-            if sender.try_send(Ok(Event::default().event("ready").data("{}"))).is_err() {
+            if sender.try_send(Ok(Event::default().event("ready").retry(come_back).data("{}"))).is_err() {
                 return;
             }
-            let mut look = tokio::time::interval(LOOK_EVERY);
+            let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_EVERY, LOOK_EVERY);
             loop {
                 let topic = tokio::select! {
                     () = self.stopping.cancelled() => return,
                     () = sender.closed() => return,
-                    _ = look.tick() => Topic::Sessions,
+                    _ = look.tick() => {
+                        if !self.may_go_on().await {
+                            return;
+                        }
+                        let now = self.standing().await;
+                        if !tell(&sender, &missed(seen.as_ref(), now.as_ref())) {
+                            return;
+                        }
+                        seen = now;
+                        continue;
+                    }
                     change = changes.recv() => match change {
                         Ok(change) if change.concerns(self.tenant_id) => change.topic,
                         Ok(_) => continue,
@@ -79,15 +96,17 @@ impl Listener {
                 if matches!(topic, Topic::Sessions | Topic::Everything) && !self.may_go_on().await {
                     return;
                 }
-                for list in touched(topic) {
-                    let hint = Event::default().event("change").data(format!(r#"{{"topic":"{list}"}}"#));
-                    if sender.try_send(Ok(hint)).is_err() {
-                        return;
-                    }
+                if !tell(&sender, &[topic]) {
+                    return;
                 }
             }
         });
         ReceiverStream::new(receiver)
+    }
+
+    /// Where the tenant stands; `None` when the database can't be asked.
+    async fn standing(&self) -> Option<Standing> {
+        standing::read(&self.ctx, self.tenant_id).await.ok()
     }
 
     /// Whether the session still is, and the person still may watch this tenant. When the database can't be asked, not knowing
@@ -102,6 +121,23 @@ impl Listener {
             Err(_) => false,
         }
     }
+}
+
+/// What has changed since the last look, whether or not it was told. Who doesn't know looks at everything.
+fn missed(seen: Option<&Standing>, now: Option<&Standing>) -> Vec<Topic> {
+    match (seen, now) {
+        (Some(seen), Some(now)) => standing::between(seen, now),
+        _ => vec![Topic::Everything],
+    }
+}
+
+/// Tells a browser; `false` when it is gone or far behind.
+fn tell(sender: &mpsc::Sender<Result<Event, Infallible>>, topics: &[Topic]) -> bool {
+    let lists: BTreeSet<&str> = topics.iter().flat_map(|topic| touched(*topic)).copied().collect();
+    lists.into_iter().all(|list| {
+        let hint = Event::default().event("change").data(format!(r#"{{"topic":"{list}"}}"#));
+        sender.try_send(Ok(hint)).is_ok()
+    })
 }
 
 /// What of a page shows something else after a change.
