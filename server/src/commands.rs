@@ -1,7 +1,7 @@
 //! What the program is told on its command line.
 
 mod output;
-mod serve;
+pub mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

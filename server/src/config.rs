@@ -24,6 +24,8 @@ pub struct Config {
     pub database: Database,
     /// What agents connect to.
     pub agents: Agents,
+    /// How nodes wake each other.
+    pub wakeups: Wakeups,
     /// Metrics for Prometheus.
     pub metrics: Metrics,
     /// Traces for an OpenTelemetry collector.
@@ -75,6 +77,18 @@ pub struct Agents {
     pub public_host: String,
     /// Port by which agents reach it.
     pub public_port: u16,
+    /// Networks of load balancers in front of it, which must say who connects by the PROXY protocol.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// How nodes wake each other.
+#[derive(Debug, Clone, Serialize)]
+pub struct Wakeups {
+    /// Servers of one NATS, `nats://` or `tls://`, with user and password, or a token, if it wants them. Without any, nodes wake each other
+    /// over the database.
+    pub nats_url: Vec<Masked>,
+    /// The subject on it; another one for each installation that shares a NATS.
+    pub subject: String,
 }
 
 /// Metrics for Prometheus.
@@ -163,6 +177,11 @@ impl Config {
                     .option("agents.public_host")
                     .unwrap_or_else(|| public_url.host_str().unwrap_or("localhost").to_owned()),
                 public_port: read.or("agents.public_port", agents_listen.port()),
+                trusted_proxies: read.list("agents.trusted_proxies"),
+            },
+            wakeups: Wakeups {
+                nats_url: read.list("wakeups.nats_url"),
+                subject: read.or("wakeups.subject", "ringfence.hints".to_owned()),
             },
             metrics: Metrics { listen: read.option("metrics.listen") },
             tracing: Tracing { otlp_endpoint: read.option("tracing.otlp_endpoint") },

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::private_postgres::PrivatePostgres;
+use crate::wakeups::{self, Nats};
 
 const KEY_BYTES: usize = 32;
 
@@ -24,6 +25,8 @@ const KEY_BYTES: usize = 32;
 pub struct Installation {
     /// What actions work with.
     pub ctx: Ctx,
+    /// The NATS over which nodes wake each other, where there is one; for [`crate::wakeups::run`].
+    pub nats: Option<Nats>,
     postgres: Option<PrivatePostgres>,
 }
 
@@ -38,7 +41,7 @@ impl Installation {
             None => Some(PrivatePostgres::start(&config.database.data_dir).await?),
         };
         match open_with(config, postgres.as_ref()).await {
-            Ok(ctx) => Ok(Self { ctx, postgres }),
+            Ok((ctx, nats)) => Ok(Self { ctx, nats, postgres }),
             Err(error) => {
                 if let Some(postgres) = postgres {
                     postgres.stop().await?;
@@ -60,7 +63,7 @@ impl Installation {
     }
 }
 
-async fn open_with(config: &Config, postgres: Option<&PrivatePostgres>) -> anyhow::Result<Ctx> {
+async fn open_with(config: &Config, postgres: Option<&PrivatePostgres>) -> anyhow::Result<(Ctx, Option<Nats>)> {
     let configured = |url: &Option<crate::config::Masked>| url.as_ref().map(|url| url.expose().to_owned());
     let (app, system, owner) = match postgres {
         Some(postgres) => {
@@ -83,7 +86,9 @@ async fn open_with(config: &Config, postgres: Option<&PrivatePostgres>) -> anyho
         agent_address: agent_address(&config.agents.public_host, config.agents.public_port),
         development_mailbox: config.development.mailbox,
     };
-    Ctx::start(store, settings, master_key, Arc::new(SystemClock)).await.context("opening the installation's keys")
+    let (between, nats) = wakeups::configured(&config.wakeups)?;
+    let ctx = Ctx::start_between(store, settings, master_key, Arc::new(SystemClock), between).await;
+    Ok((ctx.context("opening the installation's keys")?, nats))
 }
 
 /// `host:port`, with brackets around an IPv6 address.

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use actions::mail::Mailer;
-use actions::{ActError, Ctx, bus, chain, jobs};
+use actions::{ActError, Ctx, chain, jobs};
 use policy::metrics::{JOB_FAILURES, JOB_SECONDS};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -13,10 +13,6 @@ use tokio_util::task::TaskTracker;
 /// Starts all jobs; they end with `stopping`.
 pub fn start(ctx: &Ctx, mailer: Option<Mailer>, stopping: &CancellationToken) -> TaskTracker {
     let tasks = TaskTracker::new();
-    let listening = ctx.clone();
-    let token = stopping.clone();
-    tasks.spawn(async move { token.run_until_cancelled(bus::run(listening)).await });
-
     let living = ctx.clone();
     tasks.spawn(every(Duration::from_secs(2), "saying that this node is alive", stopping.clone(), move || {
         let ctx = living.clone();

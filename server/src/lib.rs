@@ -17,3 +17,4 @@ pub mod observe;
 pub mod private_postgres;
 pub mod rpc;
 pub mod sessions;
+pub mod wakeups;

@@ -5,6 +5,7 @@ mod enrolment;
 mod link;
 mod newcomers;
 mod outbox;
+mod proxied;
 mod roll;
 mod tls;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use actions::{ActError, Ctx};
 use anyhow::Context as _;
+use ipnet::IpNet;
 use proto::pb::agent_link_server::AgentLinkServer;
 use proto::pb::enrolment_server::EnrolmentServer;
 use tokio::net::TcpListener;
@@ -26,7 +28,20 @@ const PING_TIMEOUT: Duration = Duration::from_secs(8);
 /// How often an otherwise silent connection is pinged.
 const PING_EVERY: Duration = Duration::from_secs(5);
 
-/// Serves agents until `stopping`.
+/// The port of the agents.
+#[derive(Debug)]
+pub struct Port {
+    /// Where they connect.
+    pub listener: TcpListener,
+    /// The names that they dial.
+    pub names: Vec<String>,
+    /// How often one source may try to enrol.
+    pub enrolments: Limit,
+    /// Networks of load balancers in front of it, which say who connects.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// Serves agents that connect directly, until `stopping`.
 ///
 /// # Errors
 /// When there is no certificate to serve under.
@@ -37,8 +52,17 @@ pub async fn serve(
     enrolments: Limit,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
-    let config = tls::config(&ctx, names)?;
-    let connections = tls::accept(listener, config, stopping.clone());
+    serve_port(ctx, Port { listener, names: names.to_vec(), enrolments, trusted_proxies: Vec::new() }, stopping).await
+}
+
+/// Serves agents until `stopping`, and then until what they have sent is stored and acknowledged.
+///
+/// # Errors
+/// When there is no certificate to serve under.
+pub async fn serve_port(ctx: Ctx, port: Port, stopping: CancellationToken) -> anyhow::Result<()> {
+    let Port { listener, names, enrolments, trusted_proxies } = port;
+    let config = tls::config(&ctx, &names)?;
+    let connections = tls::accept(listener, config, trusted_proxies, stopping.clone());
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))

@@ -1,5 +1,6 @@
-//! `ringfence serve`: pages, agents and jobs until SIGTERM or SIGINT, then in order: streams end, requests under way are
-//! completed, jobs finish their turn, a private PostgreSQL stops.
+//! `ringfence serve`: pages, agents and jobs until SIGTERM or SIGINT, then in order: nobody new is let in, what agents have sent is stored
+//! and acknowledged, streams end, requests under way are completed, jobs finish their turn, the other nodes have the last hints, a private
+//! PostgreSQL stops.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,10 +18,12 @@ use crate::http::{Portal, serving};
 use crate::installation::Installation;
 use crate::observe::Metrics;
 use crate::observe::health::Health;
-use crate::{descriptors, http, jobs, rpc};
+use crate::{descriptors, http, jobs, rpc, wakeups};
 
 /// Requests under way and jobs get so long to finish.
 const GRACE: Duration = Duration::from_secs(10);
+/// And then it takes so long at most to say that this node is gone, and to get the last hints to the others.
+const FAREWELL: Duration = Duration::from_secs(3);
 /// Most connections of the metrics' listener; one source may have an eighth of them.
 const SCRAPERS: usize = 64;
 
@@ -42,22 +45,26 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     };
     let stopping = CancellationToken::new();
     stop_on_signals(&stopping)?;
-    let installation = Installation::open(&config).await?;
-    let served = serve(&config, &installation, mailer, pages, agents, metrics, stopping).await;
+    let mut installation = Installation::open(&config).await?;
+    let served = serve(&config, &mut installation, mailer, pages, agents, metrics, stopping).await;
     installation.close().await?;
     served
 }
 
-async fn serve(
+/// Serves an installation on these ports until `stopping`; ends when all that was under way has, or its time is over.
+///
+/// # Errors
+/// When there is nothing to serve under.
+pub async fn serve(
     config: &Config,
-    installation: &Installation,
+    installation: &mut Installation,
     mailer: Option<Mailer>,
     pages: TcpListener,
     agents: TcpListener,
     metrics: Option<TcpListener>,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
-    let ctx = &installation.ctx;
+    let ctx = &installation.ctx.clone();
     let limits = Limits::default();
     // Answers while everything else stops: a balancer reads there that this node drains.
     let stopped = CancellationToken::new();
@@ -65,7 +72,7 @@ async fn serve(
     if let Some(listener) = metrics {
         let metrics = Metrics::start(ctx.clone(), Health::new(ctx.clone(), stopping.clone()), stopped.clone())?;
         let connections = Connections::new(serving::most(SCRAPERS), &[]);
-        tokio::spawn(serving::serve(listener, metrics.router(), connections, stopped));
+        tokio::spawn(serving::serve(listener, metrics.router(), connections, stopped.clone()));
     }
     let portal = Portal {
         ctx: ctx.clone(),
@@ -76,6 +83,8 @@ async fn serve(
         limits,
         stopping: stopping.clone(),
     };
+    // What is done while everything stops is told to the other nodes as well.
+    let hints = tokio::spawn(wakeups::run(ctx.clone(), installation.nats.take(), stopped.clone()));
     let jobs = jobs::start(ctx, mailer, &stopping);
     let names = server_names(config);
     tracing::info!(
@@ -95,9 +104,29 @@ async fn serve(
         },
         &stopping,
     );
-    let agents = within_grace(rpc::serve(ctx.clone(), agents, &names, limits.enrolment, stopping.clone()), &stopping);
-    let (pages, agents) = tokio::join!(pages, agents);
-    let _ = tokio::time::timeout(GRACE, jobs.wait()).await;
+    let port = rpc::Port {
+        listener: agents,
+        names,
+        enrolments: limits.enrolment,
+        trusted_proxies: config.agents.trusted_proxies.clone(),
+    };
+    let agents = within_grace(rpc::serve_port(ctx.clone(), port, stopping.clone()), &stopping);
+    let jobs = within_grace(
+        async {
+            jobs.wait().await;
+            Ok(())
+        },
+        &stopping,
+    );
+    let (pages, agents, _) = tokio::join!(pages, agents, jobs);
+    let farewell = async {
+        if let Err(error) = actions::jobs::leave(ctx).await {
+            tracing::warn!(error = actions::chain(&error), "noting that this node is gone");
+        }
+        stopped.cancel();
+        let _ = hints.await;
+    };
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
     tracing::info!("Ringfence has stopped");
     pages.and(agents)
 }

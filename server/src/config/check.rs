@@ -64,6 +64,22 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         collector.is_none_or(|url| url.scheme() == "http" && url.has_host() && url.path() == "/"),
         "tracing.otlp_endpoint: must be http:// with a host and a port, such as http://127.0.0.1:4317; have a collector nearby send it on over TLS".to_owned(),
     );
+    let wakeups = &config.wakeups;
+    must(
+        wakeups.nats_url.iter().all(|url| is_nats(url.expose())),
+        "wakeups.nats_url: must begin with nats:// or tls://, and name a host".to_owned(),
+    );
+    must(
+        wakeups.nats_url.is_empty() || !config.is_private(),
+        "wakeups.nats_url: of use for several nodes only, which share a database: set database.url".to_owned(),
+    );
+    must(
+        wakeups.subject.split('.').all(is_word),
+        format!(
+            "wakeups.subject: “{}” must be words of letters, digits, - and _ with dots between them",
+            wakeups.subject
+        ),
+    );
     let smtp = config.mail.smtp_url.as_ref();
     must(
         smtp.is_none_or(|url| has_scheme(url.expose(), &["smtp", "smtps"])),
@@ -106,6 +122,14 @@ pub(super) fn is_local(url: &Url) -> bool {
 /// Whether only this very machine reaches what listens there.
 pub(super) fn is_own_machine(listen: SocketAddr) -> bool {
     listen.ip().to_canonical().is_loopback()
+}
+
+fn is_nats(text: &str) -> bool {
+    has_scheme(text, &["nats", "tls"]) && Url::parse(text).is_ok_and(|url| url.has_host())
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }
 
 fn has_scheme(text: &str, schemes: &[&str]) -> bool {

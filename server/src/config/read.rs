@@ -40,6 +40,9 @@ impl Display for Masked {
             Ok(mut url) if url.has_host() => {
                 if url.password().is_some() {
                     let _ = url.set_password(Some("***"));
+                } else if matches!(url.scheme(), "nats" | "tls") && !url.username().is_empty() {
+                    // There it is a token.
+                    let _ = url.set_username("***");
                 }
                 if url.query_pairs().any(|(key, _)| key == "password") {
                     url.set_query(Some("***"));

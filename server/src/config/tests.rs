@@ -35,7 +35,8 @@ fn lists_come_separated_by_commas_from_the_environment() {
 
 #[test]
 fn every_error_is_named_at_once() {
-    let toml = "[http]\nlisten = \"here\"\npublic_url = \"ftp://x/y\"\ncolour = 1\n[database]\nurl = \"mysql://x\"\nmax_connections = 1";
+    let toml = "[http]\nlisten = \"here\"\npublic_url = \"ftp://x/y\"\ncolour = 1\n[database]\nurl = \"mysql://x\"\nmax_connections = 1\n\
+        [wakeups]\nnats_url = \"http://x\"\nsubject = \"a..>\"";
     let errors = load(toml, &[("RINGFENCE__MAIL__FROM", "nobody"), ("RINGFENCE__NOPE", "1")]).unwrap_err();
     insta::assert_snapshot!(errors.to_string());
 }
@@ -43,12 +44,14 @@ fn every_error_is_named_at_once() {
 #[test]
 fn secrets_are_masked() {
     let toml = "[database]\nurl = \"postgres://app:hunter2@db/x\"\nsystem_url = \"postgres://db/x?password=hunter2\"\n\
+        [wakeups]\nnats_url = [\"nats://me:hunter2@a:4222\", \"tls://hunter2@b\"]\n\
         [secrets]\nmaster_key = \"hunter2\"\n[mail]\nsmtp_url = \"smtps://me:hunter2@mail.example\"";
     let config = load(toml, &[]).unwrap();
     let printed = config.to_toml();
     assert!(!printed.contains("hunter2"), "{printed}");
     assert!(!format!("{config:?}").contains("hunter2"));
     assert!(printed.contains("postgres://app:***@db/x"), "{printed}");
+    assert!(printed.contains(r#"["nats://me:***@a:4222", "tls://***@b"]"#), "{printed}");
 }
 
 #[test]
@@ -78,4 +81,13 @@ fn the_mailbox_is_for_this_machine_only() {
     }
     let errors = load("[http]\nlisten = \"192.0.2.1:3000\"\n[development]\nmailbox = true", &[]).unwrap_err();
     assert!(errors.0.len() == 1 && errors.0[0].starts_with("development.mailbox"), "{errors}");
+}
+
+#[test]
+fn nats_is_for_several_nodes() {
+    let private = load("", &[("RINGFENCE__WAKEUPS__NATS_URL", "nats://a, nats://b")]).unwrap_err();
+    assert!(private.0.len() == 1 && private.0[0].starts_with("wakeups.nats_url"), "{private}");
+    let toml = "[database]\nurl = \"postgres://db/x\"\nsystem_url = \"postgres://db/x\"\n[secrets]\nmaster_key = \"x\"";
+    let config = load(toml, &[("RINGFENCE__WAKEUPS__NATS_URL", "nats://a, nats://b")]).unwrap();
+    assert_eq!(config.wakeups.nats_url.len(), 2);
 }

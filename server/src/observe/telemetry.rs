@@ -28,8 +28,9 @@ impl Telemetry {
     pub fn start(otlp: Option<&Url>) -> anyhow::Result<Self> {
         let provider = otlp.map(provider).transpose()?;
         // RUST_LOG decides; a session whose end a browser has not noticed is no news.
-        let filter = EnvFilter::try_from_default_env()
-            .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,tower_sessions_core=error,tower_sessions=error"));
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+            EnvFilter::new("info,sqlx=warn,async_nats=warn,tower_sessions_core=error,tower_sessions=error")
+        });
         let log = tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal())

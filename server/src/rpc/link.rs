@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use actions::agents::{self, Agent, AppliedBans, AppliedPolicy, Health, Told};
 use actions::{ActError, Ctx, chain};
+use futures::FutureExt as _;
 use policy::bans::BanDigest;
 use policy::metrics::{POLICIES_REFUSED, REPORT_SECONDS, STREAMS_OPENED};
 use policy::pbxes::HEARTBEAT_SECONDS;
 use policy::reports::ReportEvent;
 use policy::sync::credible;
+use proto::LEAVING;
 use proto::convert::{FromAgent, FromServer, Hello, ReportAck, Welcome};
 use proto::pb;
 use tokio::sync::mpsc;
@@ -32,6 +34,8 @@ const WAITING: usize = 64;
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence for three heartbeats ends the stream.
 const SILENCE: Duration = Duration::from_secs(3 * HEARTBEAT_SECONDS as u64);
+/// How long an agent is waited for when the portal stops.
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 /// So many bans a second are taken from one PBX in the long run; a real attack brings far fewer, and what a stolen certificate may
 /// write has an end. Who reports faster is read later.
 const BANS_PER_SECOND: u32 = 50;
@@ -108,8 +112,9 @@ impl Link {
 
     /// Hears `hello` and answers `welcome`.
     async fn begin(&mut self, incoming: &mut Streaming<pb::AgentMessage>) -> Result<(Outbox, Place), Status> {
-        let first =
-            timeout(HELLO_TIMEOUT, incoming.message()).await.map_err(|_| Status::deadline_exceeded("no hello"))??;
+        let first = timeout(HELLO_TIMEOUT, incoming.message());
+        let first = self.stopping.run_until_cancelled(first).await.ok_or_else(|| Status::unavailable(LEAVING))?;
+        let first = first.map_err(|_| Status::deadline_exceeded("no hello"))??;
         let first = first.ok_or_else(|| Status::cancelled("the stream ended before hello"))?;
         let FromAgent::Hello(Hello {
             agent_version,
@@ -162,7 +167,7 @@ impl Link {
         loop {
             let wants_to_send = outbox.wants_to_send();
             tokio::select! {
-                () = stopping.cancelled() => return Err(Status::unavailable("the portal stops")),
+                () = stopping.cancelled() => return self.leave(incoming, outbox, place, read_from).await,
                 () = sleep_until(silent_until) => return Err(Status::deadline_exceeded("the agent was silent for three heartbeats")),
                 message = async { sleep_until(read_from).await; incoming.message().await }, if outbox.waiting() < WAITING => {
                     let Some(message) = message? else { return Ok(()) };
@@ -171,7 +176,7 @@ impl Link {
                     silent_until = read_from + SILENCE;
                 }
                 told = news.changed() => {
-                    told.map_err(|_| Status::unavailable("the portal stops"))?;
+                    told.map_err(|_| Status::unavailable(LEAVING))?;
                     let newest = news.borrow_and_update().clone();
                     self.take(&newest, &known, &mut outbox)?;
                     known = newest;
@@ -191,6 +196,35 @@ impl Link {
                 }
             }
         }
+    }
+
+    /// The portal stops: what the agent has sent, if it may at the moment, is stored and acknowledged. It goes on with another node, with what
+    /// isn't.
+    async fn leave(
+        &mut self,
+        incoming: &mut Streaming<pb::AgentMessage>,
+        mut outbox: Outbox,
+        place: &Place,
+        read_from: Instant,
+    ) -> Result<(), Status> {
+        let last = async {
+            let mut bans = if read_from > Instant::now() { BANS_PER_SECOND } else { 0 };
+            while bans < BANS_PER_SECOND
+                && let Some(Some(message)) = incoming.message().now_or_never().transpose()?
+            {
+                bans += self.hear(message.try_into()?, &mut outbox, place).await?.max(1);
+            }
+            while outbox.waiting() > 0 {
+                if let Some(message) = outbox.next(&self.ctx, &self.agent, place).await.map_err(status)?
+                    && self.out.send(Ok((&message).into())).await.is_err()
+                {
+                    break;
+                }
+            }
+            Ok::<(), Status>(())
+        };
+        timeout(LEAVE_WITHIN, last).await.unwrap_or(Ok(()))?;
+        Err(Status::unavailable(LEAVING))
     }
 
     /// Answers what it cost, in bans.

@@ -1,6 +1,7 @@
 //! TLS 1.3 for agents: our certificate from the installation's CA, theirs checked against it when they have one.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,6 +12,7 @@ use actions::ca::ServerCertificate;
 use anyhow::Context as _;
 use futures::Stream;
 use futures::future::maybe_done;
+use ipnet::IpNet;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -24,7 +26,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 use super::newcomers::{Newcomer, Newcomers};
+use super::proxied;
 use crate::connections::{Connections, Most, Place};
+use crate::counted::Counted;
 use crate::descriptors;
 
 /// Handshakes under way, and connections without a certificate. Of many PBXes behind one address that come back at once
@@ -34,6 +38,8 @@ const NEWCOMERS: Most = Most { source: 8, site: 32, all: 256 };
 const PER_SOURCE: usize = 64;
 /// Connections of one IPv6 /48 at a time.
 const PER_SITE: usize = 256;
+/// Connections of load balancers that have not said yet whose they are; they say it at once.
+const UNNAMED: usize = 256;
 /// A peer that takes longer for its handshake is let go.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Who shows no certificate has come to enrol and gets so long for it.
@@ -67,40 +73,80 @@ pub(super) fn config(ctx: &Ctx, names: &[String]) -> anyhow::Result<Arc<ServerCo
 pub(super) fn accept(
     listener: TcpListener,
     config: Arc<ServerConfig>,
+    trusted_proxies: Vec<IpNet>,
     stopping: CancellationToken,
 ) -> impl Stream<Item = io::Result<AgentStream>> + use<> {
     let (sender, receiver) = mpsc::channel(16);
-    let newcomers = Newcomers::new(NEWCOMERS);
-    let connections = Connections::new(Most { source: PER_SOURCE, site: PER_SITE, all: descriptors::of_agents() }, &[]);
+    let door = Arc::new(Door {
+        acceptor: TlsAcceptor::from(config),
+        newcomers: Newcomers::new(NEWCOMERS),
+        connections: Connections::new(Most { source: PER_SOURCE, site: PER_SITE, all: descriptors::of_agents() }, &[]),
+        trusted_proxies,
+        unnamed: Counted::new(UNNAMED),
+        inside: sender,
+    });
     tokio::spawn(async move {
-        let acceptor = TlsAcceptor::from(config);
         loop {
             let accepted = tokio::select! {
                 () = stopping.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
+            match accepted {
+                Ok((stream, peer)) => door.meet(stream, peer),
                 Err(error) => {
                     tracing::warn!(%error, "accepting an agent's connection");
                     // Out of file descriptors, most likely: they come back as others leave.
                     tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
                 }
-            };
-            let (Some(place), Some(newcomer)) = (connections.admit(peer.ip()), newcomers.admit(peer.ip())) else {
-                tracing::debug!(%peer, "no connection is left for this source");
-                continue;
-            };
-            let (acceptor, sender) = (acceptor.clone(), sender.clone());
-            tokio::spawn(async move {
-                if let Some(stream) = shake_hands(&acceptor, stream, &newcomer).await {
-                    let _ = sender.send(Ok(AgentStream::new(stream, place, newcomer))).await;
-                }
-            });
+            }
         }
     });
     ReceiverStream::new(receiver)
+}
+
+/// Who gets in.
+struct Door {
+    acceptor: TlsAcceptor,
+    newcomers: Newcomers,
+    connections: Connections,
+    trusted_proxies: Vec<IpNet>,
+    /// Connections of load balancers that have not said yet whose they are.
+    unnamed: Counted<()>,
+    inside: mpsc::Sender<io::Result<AgentStream>>,
+}
+
+impl Door {
+    fn meet(self: &Arc<Self>, mut stream: TcpStream, peer: SocketAddr) {
+        let ip = peer.ip().to_canonical();
+        if !self.trusted_proxies.iter().any(|net| net.contains(&ip)) {
+            self.let_in(stream, peer);
+            return;
+        }
+        let Some(unnamed) = self.unnamed.take(()) else { return };
+        let door = Arc::clone(self);
+        tokio::spawn(async move {
+            let named = tokio::time::timeout(HANDSHAKE_TIMEOUT, proxied::client(&mut stream)).await;
+            drop(unnamed);
+            match named {
+                Ok(Ok(client)) => door.let_in(stream, client.unwrap_or(peer)),
+                Ok(Err(error)) => tracing::warn!(%peer, %error, "a load balancer does not say who connects"),
+                Err(_) => tracing::debug!(%peer, "a load balancer was too slow to say who connects"),
+            }
+        });
+    }
+
+    fn let_in(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let (Some(place), Some(newcomer)) = (self.connections.admit(peer.ip()), self.newcomers.admit(peer.ip())) else {
+            tracing::debug!(%peer, "no connection is left for this source");
+            return;
+        };
+        let door = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Some(stream) = shake_hands(&door.acceptor, stream, &newcomer).await {
+                let _ = door.inside.send(Ok(AgentStream::new(stream, peer, place, newcomer))).await;
+            }
+        });
+    }
 }
 
 async fn shake_hands(acceptor: &TlsAcceptor, stream: TcpStream, newcomer: &Newcomer) -> Option<TlsStream<TcpStream>> {
@@ -131,18 +177,20 @@ pub(super) struct AgentStream {
     stream: TlsStream<TcpStream>,
     /// When it ends in any case; only without a certificate.
     ends: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Whose it is, also behind a load balancer.
+    peer: SocketAddr,
     _place: Place,
 }
 
 impl AgentStream {
     /// Who shows a certificate is no newcomer any more.
-    fn new(stream: TlsStream<TcpStream>, place: Place, newcomer: Newcomer) -> Self {
+    fn new(stream: TlsStream<TcpStream>, peer: SocketAddr, place: Place, newcomer: Newcomer) -> Self {
         let ends: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = match stream.get_ref().1.peer_certificates() {
             Some(_) => None,
             // Maybe done: it is asked again after its end.
             None => Some(Box::pin(maybe_done(end_of_enrolment(newcomer)))),
         };
-        Self { stream, ends, _place: place }
+        Self { stream, ends, peer, _place: place }
     }
 }
 
@@ -158,7 +206,9 @@ impl Connected for AgentStream {
     type ConnectInfo = <TlsStream<TcpStream> as Connected>::ConnectInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
+        let mut info = self.stream.connect_info();
+        info.get_mut().remote_addr = Some(self.peer);
+        info
     }
 }
 
