@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context as _;
 use policy::ids::{BanId, BatchId};
@@ -87,6 +88,7 @@ impl Fleet {
         clock: &SharedClock,
     ) -> Self {
         let mut tasks = JoinSet::new();
+        let attackers = Arc::new(AtomicU32::new(rand::random()));
         let count = u32::try_from(members.len().max(1)).unwrap_or(u32::MAX);
         let members = members
             .into_iter()
@@ -97,6 +99,7 @@ impl Fleet {
                     number,
                     events: events.clone(),
                     clock: Arc::clone(clock),
+                    attackers: Arc::clone(&attackers),
                     book: BanBook::default(),
                     policy: None,
                     waiting: Vec::new(),
@@ -133,6 +136,8 @@ struct Simulated {
     number: usize,
     events: mpsc::UnboundedSender<Event>,
     clock: SharedClock,
+    /// Counts on through the addresses of a /8, for all of the fleet: no attacker is reported twice.
+    attackers: Arc<AtomicU32>,
     book: BanBook,
     policy: Option<PolicySnapshot>,
     /// Batches that the server hasn't stored.
@@ -248,12 +253,10 @@ impl Simulated {
     fn report(&mut self, bans: usize) {
         let at = self.clock.now();
         let events = (0..bans).map(|_| {
-            let id = Uuid::now_v7();
-            // The last bytes are random.
-            let bytes = id.as_bytes();
-            let net = Ipv4Addr::new(11, bytes[13], bytes[14], bytes[15]);
+            let [_, rest @ ..] = self.attackers.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+            let net = Ipv4Addr::new(11, rest[0], rest[1], rest[2]);
             ReportEvent::Detected(DetectedBan {
-                id: BanId(id),
+                id: BanId(Uuid::now_v7()),
                 net: IpAddr::V4(net).into(),
                 at,
                 expires_at: (at + time::Duration::HOUR).replace_nanosecond(0).unwrap_or(at),

@@ -11,6 +11,7 @@ mod bad_input;
 mod first_version;
 mod http_layers;
 mod live;
+mod nodes;
 mod observe;
 mod rpc;
 mod samples;

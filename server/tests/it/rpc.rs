@@ -493,3 +493,43 @@ async fn what_the_agent_says_is_shown() {
     portal.server.clock.advance(time::Duration::seconds(15));
     assert_eq!(list().await[0]["state"], "offline");
 }
+
+#[tokio::test]
+async fn what_is_stored_when_the_portal_stops_is_acknowledged() {
+    let portal = Portal::start().await;
+    let agent = portal.enrolled("hq").await;
+    let mut link = portal.connect(&agent).await;
+    let batches: Vec<_> =
+        (1..=12).map(|n| batch(&portal, BanId(Uuid::now_v7()), &format!("203.0.113.{n}/32"))).collect();
+    for batch in &batches {
+        link.say(FromAgent::Report(batch.clone())).await;
+    }
+    let is_ack = |message: &FromServer| matches!(message, FromServer::ReportAck(_));
+    link.hear(is_ack).await;
+    portal.server.stopping.cancel();
+    let mut acknowledged = 1;
+    let end = timeout(LONGEST, async {
+        loop {
+            match link.incoming.message().await {
+                Ok(Some(message)) => acknowledged += usize::from(is_ack(&message.try_into().unwrap())),
+                Ok(None) => panic!("it says why"),
+                Err(status) => return status,
+            }
+        }
+    });
+    let end = end.await.expect("the stream ends in time");
+    assert_eq!((end.code(), end.message()), (Code::Unavailable, proto::LEAVING));
+    let page: Value =
+        portal.server.done(&portal.admin, Operation::ListBlockedIps, json!({ "filter": {}, "after": null })).await;
+    assert_eq!(page["total"], acknowledged);
+}
+
+#[tokio::test]
+async fn who_has_said_nothing_does_not_hold_the_portal_up() {
+    let portal = Portal::start().await;
+    let agent = portal.enrolled("hq").await;
+    let link = portal.open(Some(agent.identity.clone())).await.unwrap();
+    portal.server.stopping.cancel();
+    let ended = timeout(Duration::from_secs(5), link.end()).await.expect("before its hello is too late");
+    assert_eq!(ended, Some(Code::Unavailable));
+}

@@ -30,6 +30,9 @@ use zeroize::Zeroizing;
 /// The password of everybody made by [`TestServer::person`].
 pub const PASSWORD: &str = "correct horse battery staple";
 
+/// The master key of every portal.
+pub const MASTER_KEY: [u8; 32] = [7; 32];
+
 /// A running portal.
 pub struct TestServer {
     pub ctx: Ctx,
@@ -57,19 +60,22 @@ pub struct Person {
 
 impl TestServer {
     pub async fn start() -> Self {
-        let wide = Limit { burst: 1_000_000, refill: std::time::Duration::from_micros(1) };
-        Self::with_limits(Limits { all: wide, account: wide, enrolment: wide }).await
+        Self::with_limits(wide()).await
     }
 
     pub async fn with_limits(limits: Limits) -> Self {
-        let db = TestDb::new().await;
+        Self::on(&TestDb::new().await, limits).await
+    }
+
+    /// One more on a database.
+    pub async fn on(db: &TestDb, limits: Limits) -> Self {
         let clock = Arc::new(TestClock::new(SystemClock.now()));
         let settings = Settings {
             public_url: "http://portal.test".to_owned(),
             agent_address: "localhost:1".to_owned(),
             development_mailbox: true,
         };
-        let key = MasterKey::new(&Zeroizing::new(vec![7; 32])).unwrap();
+        let key = MasterKey::new(&Zeroizing::new(MASTER_KEY.to_vec())).unwrap();
         let ctx = Ctx::start(db.store.clone(), settings, key, clock.clone()).await.unwrap();
         let stopping = CancellationToken::new();
         let listening = ctx.clone();
@@ -175,6 +181,12 @@ impl TestServer {
         tx.commit().await.unwrap();
         rows.iter().filter(|row| row.action == operation.path()).count()
     }
+}
+
+/// Limits that nobody reaches.
+pub fn wide() -> Limits {
+    let wide = Limit { burst: 1_000_000, refill: std::time::Duration::from_micros(1) };
+    Limits { all: wide, account: wide, enrolment: wide }
 }
 
 /// Nobody.
