@@ -29,7 +29,7 @@ queries: ## check the SQL against migrations/ and write .sqlx, after a change of
 	@scripts/test-postgres.sh scripts/check-queries.sh write
 
 bench: ## measure, and compare with the targets
-	@scripts/install-tools.sh run
+	@scripts/install-tools.sh bench
 	@scripts/build.sh
 	@SQLX_OFFLINE=true RUSTFLAGS="--cfg erase_components" scripts/test-postgres.sh cargo run --release --locked -p bench
 

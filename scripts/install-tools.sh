@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs what a build (first argument: build), `make run` (run) or `make test` (test) needs and this machine lacks. Made for Debian 12.
+# Installs what a build (first argument: build), `make run` (run), `make test` (test) or `make bench` (bench) needs and this machine lacks.
+# Made for Debian 12.
 # Safe to call again: what is there is left alone. Rust and Node must be there already.
 source "$(dirname "$0")/lib.sh"
 
 purpose=${1:-run}
-case $purpose in build | run | test) ;; *) die "usage: install-tools.sh build|run|test" ;; esac
+case $purpose in build | run | test | bench) ;; *) die "usage: install-tools.sh build|run|test|bench" ;; esac
 
 main() {
     have cargo || die "Rust is missing: install rustup, then call this again"
@@ -30,12 +31,14 @@ system_packages() {
         have setpriv && have flock || wanted+=(util-linux)
         postgres_bin >/dev/null || wanted+=(postgresql)
     fi
-    if [ "$purpose" = test ]; then
+    if [ "$purpose" = test ] || [ "$purpose" = bench ]; then
         have nft || wanted+=(nftables)
         have ip || wanted+=(iproute2)
         have psql || wanted+=(postgresql-client)
-        have chromium || wanted+=(chromium fonts-dejavu-core)
         have debootstrap || wanted+=(debootstrap)
+    fi
+    if [ "$purpose" = test ]; then
+        have chromium || wanted+=(chromium fonts-dejavu-core)
         have ping || wanted+=(iputils-ping)
         have nats-server || wanted+=(nats-server)
     fi
