@@ -101,6 +101,24 @@ fn a_ban_ends_an_established_flow() {
 }
 
 #[test]
+fn ends_may_be_far_away() {
+    if !possible() {
+        return;
+    }
+    const DAY: i64 = 86_400;
+    let allowed = [entry("203.0.113.10", Some(366 * DAY)), entry("203.0.113.11", Some(7_000 * 365 * DAY))];
+    let bans = [entry("203.0.113.0/28", Some(30 * DAY)), entry("198.51.100.7", Some(7 * DAY))];
+    let mut lab = Lab::new(&allowed, &bans);
+    lab.apply(&[ban("198.51.100.8", Some(366 * DAY)), ban("198.51.100.9", Some(7_000 * 365 * DAY))]).unwrap();
+    for source in ["203.0.113.10", "203.0.113.11", "198.51.100.10"] {
+        assert!(lab.works(source), "{source}");
+    }
+    for source in ["203.0.113.12", "198.51.100.7", "198.51.100.8", "198.51.100.9"] {
+        assert!(!lab.works(source), "{source} is banned");
+    }
+}
+
+#[test]
 fn networks_are_banned_whole_and_nothing_else() {
     if !possible() {
         return;

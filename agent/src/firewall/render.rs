@@ -42,6 +42,8 @@ const RULES: [&str; 8] = [
 /// How many rules a complete table has.
 pub(super) const RULE_COUNT: usize = RULES.len();
 
+const DAY_MS: u64 = 86_400_000;
+
 /// Where a banned network is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Home {
@@ -143,13 +145,14 @@ fn push_elements(text: &mut String, set: &str, elements: &[String]) {
 fn element(key: &str, expires_at: Option<OffsetDateTime>, now: OffsetDateTime) -> String {
     match timeout_ms(expires_at, now) {
         None => key.to_owned(),
-        Some(ms) => format!("{key} timeout {ms}ms"),
+        // nft takes no number of more than eight digits.
+        Some(ms) => format!("{key} timeout {}d{}ms", ms / DAY_MS, ms % DAY_MS),
     }
 }
 
-/// What is left until the expiry, for the kernel: at least one clock tick; `None` for ever.
+/// What is left until the expiry, for the kernel: at least one clock tick, at most what it takes and nobody lives to see; `None` for ever.
 pub(super) fn timeout_ms(expires_at: Option<OffsetDateTime>, now: OffsetDateTime) -> Option<u64> {
-    expires_at.map(|end| u64::try_from((end - now).whole_milliseconds()).unwrap_or(0).max(10))
+    expires_at.map(|end| u64::try_from((end - now).whole_milliseconds()).unwrap_or(0).clamp(10, 36_500 * DAY_MS))
 }
 
 fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
