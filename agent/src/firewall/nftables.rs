@@ -174,7 +174,9 @@ impl Firewall for Nftables {
 
 /// Our table as the kernel lists it, without elements and without what its counters say.
 async fn listing() -> Result<String, FirewallError> {
-    let listing = run(&["-t", "list", "table", "inet", render::TABLE_NAME], "").await?;
+    // Asked for one table, nft fetches all elements even when it prints none: a second with 100,000 of them, against 20 ms.
+    let all = run(&["-t", "list", "ruleset", "inet"], "").await?;
+    let header = format!("table inet {} {{", render::TABLE_NAME);
     let line = |line: &str| match line.split_once("counter packets ") {
         Some((before, after)) => {
             format!(
@@ -184,7 +186,7 @@ async fn listing() -> Result<String, FirewallError> {
         }
         None => format!("{line}\n"),
     };
-    Ok(listing.lines().map(line).collect())
+    Ok(all.lines().skip_while(|line| *line != header).take_while(|line| *line != "}").map(line).collect())
 }
 
 /// Chains of others that see packets before ours does.
