@@ -107,21 +107,41 @@ impl BanBook {
         self.seq.map(|seq| (seq, self.digest))
     }
 
-    /// Everything that is to be in the kernel.
+    /// Everything that is to be in the kernel, in order.
     pub fn entries(&self) -> Vec<BanEntry> {
+        let mut all: Vec<BanEntry> = self.each().collect();
+        all.sort_unstable_by_key(|entry| entry.net);
+        all
+    }
+
+    /// Everything that is to be in the kernel, each network once. Copies none of the server's set, which may be large: this is gone
+    /// through every second.
+    pub fn each(&self) -> impl Iterator<Item = BanEntry> {
         // In one pass: while the server is away there may be as many pending ones as there are others.
-        let mut all: BTreeMap<IpNet, Expiry> =
-            self.server.iter().filter(|(net, _)| !self.held.contains(net)).map(|(net, end)| (*net, *end)).collect();
+        let mut own: BTreeMap<IpNet, Expiry> = BTreeMap::new();
         for Pending { ban, .. } in &self.pending {
-            let end = all.entry(ban.net).or_insert(Some(ban.expires_at));
+            let end = own.entry(ban.net).or_insert(Some(ban.expires_at));
             *end = longer(*end, Some(ban.expires_at));
         }
-        all.into_iter().map(|(net, expires_at)| BanEntry { net, expires_at }).collect()
+        let held = &self.held;
+        let enforced = move |net: &IpNet| !held.contains(net);
+        let only_own: Vec<BanEntry> = own
+            .iter()
+            .filter(|(net, _)| !(self.server.contains_key(net) && enforced(net)))
+            .map(|(net, end)| BanEntry { net: *net, expires_at: *end })
+            .collect();
+        let server = self.server_entries().filter(move |entry| enforced(&entry.net)).map(move |mut entry| {
+            if let Some(end) = own.get(&entry.net) {
+                entry.expires_at = longer(entry.expires_at, *end);
+            }
+            entry
+        });
+        server.chain(only_own)
     }
 
     /// How many bans hold at `now`.
     pub fn count(&self, now: OffsetDateTime) -> usize {
-        self.entries().iter().filter(|entry| entry.holds(now)).count()
+        self.each().filter(|entry| entry.holds(now)).count()
     }
 
     /// Whether the source that `addr` counts as, or the address itself, is banned at `now`.
@@ -134,7 +154,7 @@ impl BanBook {
 
     /// Whether any ban covers `addr` at `now`, a whole network's too. Goes through all of them.
     pub fn blocks(&self, addr: IpAddr, now: OffsetDateTime) -> bool {
-        self.holds(addr, now) || self.entries().iter().any(|entry| entry.net.contains(&addr) && entry.holds(now))
+        self.holds(addr, now) || self.each().any(|entry| entry.net.contains(&addr) && entry.holds(now))
     }
 
     /// Stops enforcing bans of the server; the changes for the kernel.

@@ -80,8 +80,15 @@ pub enum FirewallError {
 }
 
 /// How many elements `entries` make in the kernel's sets: ranges that overlap or touch are one.
-pub fn element_count(entries: &[BanEntry]) -> usize {
-    let (hashed, ranges): (Vec<BanEntry>, Vec<BanEntry>) =
-        entries.iter().partition(|entry| render::home(entry.net) != render::Home::Interval);
-    hashed.len() + Coverage::of(&ranges).spans().len()
+pub fn element_count(entries: impl IntoIterator<Item = BanEntry>) -> usize {
+    let mut hashed = 0;
+    let ranges: Vec<BanEntry> = entries
+        .into_iter()
+        .filter(|entry| {
+            let range = render::home(entry.net) == render::Home::Interval;
+            hashed += usize::from(!range);
+            range
+        })
+        .collect();
+    hashed + Coverage::of(&ranges).spans().len()
 }

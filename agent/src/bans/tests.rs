@@ -127,6 +127,18 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
+#[test]
+fn each_network_counts_once_whoever_bans_it() {
+    let mut book = BanBook::default();
+    book.snapshot(snapshot(5, vec![entry(7, 100), entry(8, 100), entry(9, 100)]));
+    book.hold(&[net(8)].into());
+    for (low, seconds) in [(6, 50), (8, 50), (9, 200), (9, 30)] {
+        book.own(own(low, seconds));
+    }
+    assert_eq!(book.entries(), [entry(6, 50), entry(7, 100), entry(8, 50), entry(9, 200)]);
+    assert_eq!([0, 60, 150, 200].map(|seconds| book.count(at(seconds))), [4, 2, 1, 0]);
+}
+
 proptest! {
     /// Whatever happens: the changes that the book told the kernel are the bans that it holds, a restart keeps them, and once
     /// everything is reported they are exactly the server's.

@@ -59,12 +59,10 @@ impl Engine {
     fn differences(&self, inspection: &Inspection) -> Differences {
         let now = self.clock.now();
         // What is about to run out may have done so already.
-        let surely = |entries: &[BanEntry]| -> Vec<BanEntry> {
-            let soon = now + time::Duration::seconds(2);
-            entries.iter().filter(|entry| entry.holds(soon)).copied().collect()
-        };
+        let soon = now + time::Duration::seconds(2);
+        let surely = |entry: &BanEntry| entry.holds(soon);
         let mut repairable = inspection.problems.clone();
-        let allowed = Coverage::of(&surely(&self.allowed));
+        let allowed = Coverage::of(self.allowed.iter().filter(|entry| surely(entry)));
         let missing: Vec<&Span> = allowed.spans().iter().filter(|span| !inspection.allows(span)).collect();
         repairable.extend(missing.iter().take(NAMED).map(|span| {
             if span.first == span.last {
@@ -76,7 +74,7 @@ impl Engine {
         if missing.len() > NAMED {
             repairable.push(format!("and {} more", missing.len() - NAMED));
         }
-        let bans = element_count(&surely(&self.book.entries()));
+        let bans = element_count(self.book.each().filter(surely));
         if inspection.problems.is_empty() && inspection.bans < bans {
             repairable.push(format!("{} of {bans} bans were gone", bans - inspection.bans));
         }
