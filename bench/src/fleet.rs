@@ -2,21 +2,17 @@
 //! on the cores of this machine. `RINGFENCE_BENCH_AGENTS` says how many there are, ten to a tenant; 10,000 if it doesn't.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 
 use agent::clock::{SharedClock, SystemClock};
 use agent::fleet::{Event, Fleet, Told};
 use anyhow::{Context as _, ensure};
-use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
+use crate::node::{self, Node};
 use crate::report::{Report, Times, say};
 
-const SERVER: &str = "target/release/ringfence";
 const AGENTS_EACH: usize = 10;
 const AGENTS: usize = 10_000;
 /// The growth is shown from a tenth of the fleet.
@@ -31,7 +27,7 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
     say(&format!(
         "A fleet of {agents} agents, {AGENTS_EACH} to a tenant, on one node; the simulator runs on the same cores"
     ));
-    if !Path::new(SERVER).exists() {
+    if !Node::is_built() {
         say("  left out: the server is not built; scripts/build.sh builds it\n");
         return Ok(());
     }
@@ -81,26 +77,17 @@ struct Figures {
 
 /// A server of its own, with enrolled PBXes for all agents.
 struct Lab {
-    folder: PathBuf,
+    node: Node,
     members: Vec<agent::fleet::Member>,
-    pages: u16,
-    agents: u16,
     tenants: Vec<String>,
 }
 
 impl Lab {
     async fn new(agents: usize) -> anyhow::Result<Self> {
-        let folder = std::env::temp_dir().join(format!("ringfence-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&folder)?;
-        let mut lab = Self {
-            folder,
-            members: Vec::new(),
-            pages: free_port().await?,
-            agents: free_port().await?,
-            tenants: Vec::new(),
-        };
+        let mut lab = Self { node: Node::new("bench", "localhost").await?, members: Vec::new(), tenants: Vec::new() };
         let tenants = agents.div_ceil(AGENTS_EACH).to_string();
         let seeded = lab
+            .node
             .command()
             .args(["fleet-seed", "--tenants", &tenants, "--agents-each", &AGENTS_EACH.to_string()])
             .output()
@@ -110,38 +97,9 @@ impl Lab {
         Ok(lab)
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(SERVER);
-        let (pages, agents) = (self.pages, self.agents);
-        command
-            .env("LEPTOS_SITE_ROOT", "target/site")
-            .env("RUST_LOG", "error")
-            .env("RINGFENCE__HTTP__LISTEN", format!("127.0.0.1:{pages}"))
-            .env("RINGFENCE__HTTP__PUBLIC_URL", format!("http://localhost:{pages}"))
-            .env("RINGFENCE__AGENTS__LISTEN", format!("127.0.0.1:{agents}"))
-            .env("RINGFENCE__AGENTS__PUBLIC_HOST", "localhost")
-            .env("RINGFENCE__AGENTS__PUBLIC_PORT", agents.to_string())
-            .env("RINGFENCE__DATABASE__DATA_DIR", self.folder.join("data"))
-            .env("RINGFENCE__DEVELOPMENT__MAILBOX", "true")
-            .kill_on_drop(true);
-        command
-    }
-
-    async fn serve(&self) -> anyhow::Result<Child> {
-        let log = std::fs::File::create(self.folder.join("server.log"))?;
-        let server = self.command().arg("serve").stdout(Stdio::null()).stderr(log).spawn()?;
-        let until = Instant::now() + Duration::from_mins(1);
-        // The port is taken before the database is up.
-        while TcpStream::connect(("127.0.0.1", self.agents)).await.is_err() || self.sql("SELECT 1").await.is_err() {
-            ensure!(Instant::now() < until, "the server does not answer; see {}", self.folder.display());
-            sleep(Duration::from_millis(20)).await;
-        }
-        Ok(server)
-    }
-
     async fn run(&mut self, count: usize) -> anyhow::Result<Figures> {
-        let mut server = self.serve().await?;
-        self.tenants = self.sql("SELECT id FROM tenants WHERE slug LIKE 'fleet-%' ORDER BY created_at").await?;
+        let mut server = self.node.serve().await?;
+        self.tenants = self.node.sql("SELECT id FROM tenants WHERE slug LIKE 'fleet-%' ORDER BY created_at").await?;
         let (events, told) = mpsc::unbounded_channel();
         let clock: SharedClock = Arc::new(SystemClock);
         let start = Instant::now();
@@ -152,7 +110,7 @@ impl Lab {
         self.confirmed(count).await?;
         let connect_s = start.elapsed().as_secs_f64();
         sleep(Duration::from_secs(10)).await;
-        let rss_mib = rss_mib(&server)?;
+        let rss_mib = node::rss_mib(&server)?;
 
         told.drain();
         let start = Instant::now();
@@ -189,15 +147,12 @@ impl Lab {
         server.kill().await?;
         told.drain();
         let start = Instant::now();
-        let mut server = self.serve().await?;
+        let mut server = self.node.serve().await?;
         told.all(|told| *told == Told::Connected).await.context("reconnecting")?;
         self.confirmed(count).await?;
         let reconnect_s = start.elapsed().as_secs_f64();
         drop(fleet);
-        if let Some(id) = server.id() {
-            Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
-            server.wait().await?;
-        }
+        node::stop(&mut server).await?;
         Ok(Figures { connect_s, rss_mib, push_all_ms, single_push_ms, reconnect_s, events_per_s })
     }
 
@@ -207,7 +162,7 @@ impl Lab {
             "WITH changed AS (UPDATE tenants SET policy_revision = policy_revision + 1 WHERE {which} RETURNING id)
              SELECT count(pg_notify('ringfence', id || ':policy')) FROM changed"
         );
-        self.sql(&sql).await.map(drop)
+        self.node.sql(&sql).await.map(drop)
     }
 
     /// Waits until the portal shows all of them online with the newest policy and the newest bans.
@@ -217,30 +172,13 @@ impl Lab {
                      AND p.applied_revision = t.policy_revision AND p.applied_ban_seq = t.ban_seq";
         let until = Instant::now() + LONGEST;
         loop {
-            let there = self.sql(sql).await?;
+            let there = self.node.sql(sql).await?;
             if there == [count.to_string()] {
                 return Ok(());
             }
             ensure!(Instant::now() < until, "{there:?} of {count} confirmed");
             sleep(Duration::from_millis(200)).await;
         }
-    }
-
-    async fn sql(&self, sql: &str) -> anyhow::Result<Vec<String>> {
-        let socket = self.folder.join("data/postgres/socket");
-        let output = Command::new("psql")
-            .args(["-qXAt", "-v", "ON_ERROR_STOP=1", "-U", "ringfence_admin", "-d", "ringfence", "-c", sql, "-h"])
-            .arg(socket)
-            .output()
-            .await?;
-        ensure!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8(output.stdout)?.lines().map(ToOwned::to_owned).collect())
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -273,18 +211,4 @@ impl Listening {
         }
         Ok(when)
     }
-}
-
-async fn free_port() -> anyhow::Result<u16> {
-    Ok(tokio::net::TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port())
-}
-
-/// What the server's process holds in memory.
-fn rss_mib(server: &Child) -> anyhow::Result<f64> {
-    let id = server.id().context("the server has ended")?;
-    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-    let kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
-    kib.map(|kib| kib / 1024.0).context("no VmRSS")
 }

@@ -4,6 +4,8 @@
 mod blocked_ips;
 mod first_load;
 mod fleet;
+mod lab;
+mod node;
 mod report;
 
 use report::Report;
@@ -11,8 +13,35 @@ use report::Report;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let mut report = Report::default();
-    first_load::measure(&mut report)?;
-    blocked_ips::measure(&mut report).await?;
-    fleet::measure(&mut report).await?;
+    // Dropped where it is, it ends what it has started.
+    tokio::select! {
+        measured = measure(&mut report) => measured?,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            anyhow::bail!("interrupted");
+        }
+    }
     report.write()
+}
+
+async fn measure(report: &mut Report) -> anyhow::Result<()> {
+    if wanted("first_load") {
+        first_load::measure(report)?;
+    }
+    if wanted("blocked_ips") {
+        blocked_ips::measure(report).await?;
+    }
+    if wanted("lab") {
+        lab::measure(report).await?;
+    }
+    if wanted("fleet") {
+        fleet::measure(report).await?;
+    }
+    Ok(())
+}
+
+/// All of it, or what `RINGFENCE_BENCH_ONLY` names.
+#[expect(clippy::disallowed_methods, reason = "what of a benchmark is run is up to who waits for it")]
+fn wanted(part: &str) -> bool {
+    std::env::var("RINGFENCE_BENCH_ONLY").map_or(true, |only| only.split(',').any(|name| name == part))
 }
