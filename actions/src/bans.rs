@@ -1,6 +1,6 @@
 //! Changes of a tenant's set of bans: kept, numbered, digested, published, in one transaction.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use policy::bans::{BanChange, BanEntry};
@@ -20,7 +20,7 @@ pub(crate) async fn add(act: &mut Act<'_>, bans: &[NewBan], by: &str) -> Result<
     let nets: Vec<IpNet> = bans.iter().map(|ban| ban.entry.net).collect();
     let mut holding = store::blocked_ips::holding(&mut act.tx, &nets).await?;
     let mut digest = set.digest;
-    let mut replaced = HashSet::new();
+    let mut replaced = BTreeSet::new();
     for ban in bans {
         if let Some((id, old)) = holding.insert(ban.entry.net, (ban.id, ban.entry)) {
             digest.remove(&old);

@@ -113,7 +113,8 @@ pub async fn run(
         // Up to half as long again, so that a thousand agents don't come at once; where another server is likely to be there, at
         // any moment from now on.
         let at_least = if leaving && welcomed { 0.0 } else { 1.0 };
-        tokio::time::sleep(wait.mul_f64(at_least + rand::rng().random::<f64>() / 2.0)).await;
+        let pause = wait.mul_f64(at_least + rand::rng().random::<f64>() / 2.0);
+        tokio::time::sleep(pause).await;
         wait = (wait * 2).min(RETRY_TO);
     }
 }

@@ -42,7 +42,9 @@ impl Metrics {
             match (metric.kind, metric.labels) {
                 (Kind::Counter, []) => metrics.add(metric, "", 0),
                 (Kind::Counter, ["proven"]) => {
-                    ["yes", "no"].into_iter().for_each(|label| metrics.add(metric, label, 0))
+                    for label in ["yes", "no"] {
+                        metrics.add(metric, label, 0);
+                    }
                 }
                 (Kind::Histogram, _) => {
                     metrics.cells().histograms.insert(metric.name, Histogram::default());

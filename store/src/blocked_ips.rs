@@ -1,6 +1,6 @@
 //! Bans. Networks are compared with `=`, `<=` and `>=` only, so that row security lets an index find them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -280,7 +280,7 @@ pub async fn entries(tx: &mut TenantTx) -> Result<Vec<BanEntry>, StoreError> {
 pub async fn insert(
     tx: &mut TenantTx,
     bans: &[NewBan],
-    replaced: &HashSet<BanId>,
+    replaced: &BTreeSet<BanId>,
     by: &str,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {

@@ -100,22 +100,19 @@ pub async fn bans_since(ctx: &Ctx, tenant: TenantId, seq: i64, digest: Option<Ba
         BanStep::Changes { .. } => changes_between(&mut tx, seq, &set).await?,
         BanStep::All => None,
     };
-    let sync = match changes {
-        Some(changes) => BanSync::Delta { from_seq: seq + 1, to_seq: set.seq, digest: set.digest, changes },
-        None => {
-            let bans = store::blocked_ips::entries(&mut tx).await?;
-            let digest = BanDigest::of(&bans);
-            if digest != set.digest {
-                // Never by us. Agents that hold what the rows say must not be taken for wrong, over and over.
-                tracing::error!(tenant.id = %tenant, seq = set.seq, "the kept digest of a tenant's bans does not fit the bans; it is set right");
-                tx.commit().await?;
-                return repair_digest(ctx, tenant).await;
-            }
-            BanSync::Snapshot { seq: set.seq, digest, bans }
-        }
-    };
+    if let Some(changes) = changes {
+        tx.commit().await?;
+        return Ok(BanSync::Delta { from_seq: seq + 1, to_seq: set.seq, digest: set.digest, changes });
+    }
+    let bans = store::blocked_ips::entries(&mut tx).await?;
     tx.commit().await?;
-    Ok(sync)
+    let digest = BanDigest::of(&bans);
+    if digest != set.digest {
+        // Never by us. Agents that hold what the rows say must not be taken for wrong, over and over.
+        tracing::error!(tenant.id = %tenant, seq = set.seq, "the kept digest of a tenant's bans does not fit the bans; it is set right");
+        return repair_digest(ctx, tenant).await;
+    }
+    Ok(BanSync::Snapshot { seq: set.seq, digest, bans })
 }
 
 async fn repair_digest(ctx: &Ctx, tenant: TenantId) -> Result<BanSync, ActError> {

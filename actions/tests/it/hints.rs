@@ -8,23 +8,23 @@ use crate::portal::Portal;
 
 #[tokio::test]
 async fn this_node_hears_every_change_and_the_others_what_there_is_room_for() {
-    let (carrier, mut carried) = mpsc::channel(1);
+    let (carrier, mut delivered) = mpsc::channel(1);
     let portal = Portal::between(Between::Carrier(carrier)).await;
     let caller = portal.tenant("acme").await;
-    while carried.try_recv().is_ok() {}
+    while delivered.try_recv().is_ok() {}
     let mut heard = portal.ctx.bus().subscribe();
     portal.block(&caller, "203.0.113.9").await.unwrap();
     let topics: Vec<_> = std::iter::from_fn(|| heard.try_recv().ok()).map(|change| change.topic).collect();
     assert_eq!(topics, [Topic::Bans, Topic::BlockedIps, Topic::Audit]);
     let first = Change { tenant_id: Some(caller.tenant_id), topic: Topic::Bans };
-    assert_eq!(carried.try_recv(), Ok(first));
-    assert!(carried.try_recv().is_err(), "there was room for one");
+    assert_eq!(delivered.try_recv(), Ok(first));
+    assert!(delivered.try_recv().is_err(), "there was room for one");
 
     portal.block(&caller, "no address").await.unwrap_err();
     let topics: Vec<_> = std::iter::from_fn(|| heard.try_recv().ok()).map(|change| change.topic).collect();
     assert_eq!(topics, [Topic::Audit], "nothing else has changed");
 
-    drop(carried);
+    drop(delivered);
     portal.block(&caller, "203.0.113.10").await.expect("nobody who carries is no reason to fail");
 }
 

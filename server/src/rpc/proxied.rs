@@ -115,7 +115,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_none_is_refused() {
         let endless = [b"PROXY TCP4 ".to_vec(), vec![b'1'; 1 << 16]].concat();
-        let huge = [SIGNATURE_2, &[0x21, 0x11, 0xff, 0xff], &[0; 1 << 16][..]].concat();
+        let huge = [SIGNATURE_2, &[0x21, 0x11, 0xff, 0xff], &vec![0; 1 << 16][..]].concat();
         for wrong in [
             &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00\x00\x00\x00\x00"[..],
             b"",

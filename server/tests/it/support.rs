@@ -89,7 +89,7 @@ impl TestServer {
             limits,
             stopping: stopping.clone(),
         };
-        Self { router: server::http::router(portal), ctx, clock, stopping, admin_url: db.admin_url }
+        Self { router: server::http::router(portal), ctx, clock, stopping, admin_url: db.admin_url.clone() }
     }
 
     /// A new tenant without people.

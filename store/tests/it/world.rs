@@ -1,6 +1,6 @@
 //! Two tenants with a row in every table, made through the store's own functions, and connections of each role.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::str::FromStr as _;
 
 use policy::allowed_ips::AllowedIpDraft;
@@ -142,5 +142,5 @@ impl Random {
 
 /// Keeps one ban.
 pub(crate) async fn insert(tx: &mut TenantTx, ban: &NewBan) -> Result<(), StoreError> {
-    store::blocked_ips::insert(tx, std::slice::from_ref(ban), &HashSet::new(), "", NOW).await
+    store::blocked_ips::insert(tx, std::slice::from_ref(ban), &BTreeSet::new(), "", NOW).await
 }

@@ -49,7 +49,9 @@ impl Intake {
         if group.len() > 1 {
             let reports = group.iter().map(|waiting| waiting.report.clone()).collect();
             if let Ok(seq) = agents::report(ctx, tenant, reports).await {
-                group.into_iter().for_each(|waiting| drop(waiting.stored.send(Ok(seq))));
+                for Waiting { stored, .. } in group {
+                    let _ = stored.send(Ok(seq));
+                }
                 return;
             }
             // One of them can't be stored; the others shall not suffer.
