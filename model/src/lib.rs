@@ -87,6 +87,16 @@ impl Setup {
     pub(crate) fn has(&self, flaw: Flaw) -> bool {
         self.flaw == Some(flaw)
     }
+
+    /// Whether bans are exchanged: where there are none it would only multiply the states.
+    pub(crate) fn with_bans(&self) -> bool {
+        self.budget.detections + self.budget.blocks > 0
+    }
+
+    /// Whether the policy is: where only bans change it doesn't matter.
+    pub(crate) fn with_policy(&self) -> bool {
+        self.budget.edits > 0 || !self.with_bans()
+    }
 }
 
 /// A tenant's policy: one permission.

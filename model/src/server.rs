@@ -309,10 +309,11 @@ impl Stream {
         match message {
             ToServer::Hello(policy, bans) => {
                 db.pbxes[agent].stream = Some(self.id);
+                let trusted = setup.has(Flaw::TrustsHello) && policy.is_some();
                 self.outbox = Some(Outbox {
                     sent: Sent::new(policy, bans),
-                    policy: if setup.has(Flaw::TrustsHello) && policy.is_some() { Due::No } else { Due::Any },
-                    bans: Due::Any,
+                    policy: if setup.with_policy() && !trusted { Due::Any } else { Due::No },
+                    bans: if setup.with_bans() { Due::Any } else { Due::No },
                 });
                 if let Some(policy) = policy {
                     self.policy_applied(db, node, policy, setup);

@@ -270,7 +270,7 @@ impl World {
             Action::Look(node) => {
                 let (policy, bans) = self.nodes[usize::from(node)].look(&self.db);
                 let streams = self.streams.iter_mut().filter(|stream| stream.node == node);
-                streams.for_each(|stream| stream.changed(policy, bans));
+                streams.for_each(|stream| stream.changed(policy && setup.with_policy(), bans && setup.with_bans()));
             }
             Action::Forget(node) => self.nodes[usize::from(node)] = Node::default(),
             Action::Batch(index) => self.agents[index].report_bans(),
@@ -345,7 +345,7 @@ impl World {
     }
 
     /// Everybody has the newest of everything, and it is shown so.
-    fn agrees(&self) -> bool {
+    fn agrees(&self, setup: &Setup) -> bool {
         let (policy, set) = (self.db.policy, self.db.set);
         let mut bans = self.db.entries();
         bans.sort_by_key(|entry| entry.net);
@@ -355,16 +355,22 @@ impl World {
         };
         self.detected.iter().all(|detection| detection.lost || reported(detection))
             && self.agents.iter().zip(&self.db.pbxes).all(|(agent, shown)| {
+                let has_policy = || {
+                    agent.policy == Some(policy)
+                        && agent.kept_policy == Some(policy)
+                        && shown.revision == Some(policy.revision)
+                };
+                let has_bans = || {
+                    agent.book.entries() == bans
+                        && agent.book.synced() == Some(set)
+                        && agent.book.pending().is_empty()
+                        && agent.spool.is_empty()
+                        && shown.ban_seq == Some(set.0)
+                };
                 agent.up
-                    && agent.policy == Some(policy)
-                    && agent.kept_policy == Some(policy)
-                    && agent.book.entries() == bans
-                    && agent.book.synced() == Some(set)
-                    && agent.book.pending().is_empty()
-                    && agent.spool.is_empty()
                     && shown.stream == agent.stream
-                    && shown.revision == Some(policy.revision)
-                    && shown.ban_seq == Some(set.0)
+                    && (has_policy() || !setup.with_policy())
+                    && (has_bans() || !setup.with_bans())
             })
     }
 
@@ -435,7 +441,9 @@ impl Model for Protocol {
             }),
             Property::<Self>::always(BANS_STAY, |_, world| world.enforces_its_bans()),
             Property::<Self>::always(STORED_ONCE, |_, world| world.db.batches.iter().all(|(_, _, times)| *times == 1)),
-            Property::<Self>::always(AT_REST_ALL_AGREE, |model, world| !world.at_rest(&model.setup) || world.agrees()),
+            Property::<Self>::always(AT_REST_ALL_AGREE, |model, world| {
+                !world.at_rest(&model.setup) || world.agrees(&model.setup)
+            }),
             Property::<Self>::sometimes(ALL_HAPPENED, |model, world| {
                 world.budget == Budget::default() && world.at_rest(&model.setup)
             }),
