@@ -43,7 +43,7 @@ pub struct Budget {
 pub enum Flaw {
     /// The policy that an agent says it holds is taken for the newest.
     TrustsHello,
-    /// A policy that a node has read is sent although the agent has a newer one.
+    /// That an agent has a newer policy than its node has read tells the node nothing.
     SendsOldReading,
     /// What a node has read before a change is sent on streams that begin after the node has heard of the change.
     KeepsOldReadings,

@@ -360,7 +360,7 @@ impl Stream {
 
     fn policy_applied(&self, db: &mut Database, node: &mut Node, said: PolicyMark, setup: &Setup) {
         let wanted = match node.policy.value {
-            Some(kept) if kept.revision >= said.0 => kept,
+            Some(kept) if kept.revision >= said.0 || setup.has(Flaw::SendsOldReading) => kept,
             _ => node.policy.read(db.policy),
         };
         if credible(said, wanted.mark()) && self.is_the_pbxes(db, setup) {
