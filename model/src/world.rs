@@ -322,9 +322,9 @@ impl World {
         let agent = &mut self.agents[index];
         if let Some(stream) = self.streams.iter_mut().find(|stream| agent.stream == Some(stream.id)) {
             stream.open = false;
-            let arrived = std::mem::take(&mut stream.down);
+            let before = std::mem::take(&mut stream.down);
             if arrives {
-                agent.inbox.extend(arrived);
+                agent.inbox.extend(before);
             }
         }
         agent.down();

@@ -154,6 +154,9 @@ fn sum(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
     samples.iter().filter(fits).map(|sample| sample.value).sum()
 }
 
+/// A metric, some of its labels, and what it has come to at least.
+type Least<'a> = (Metric, &'a [(&'a str, &'a str)], f64);
+
 #[tokio::test]
 async fn what_happens_is_measured_and_nobody_is_named() {
     // Before anything happens: what is held is counted as it is taken.
@@ -184,7 +187,7 @@ async fn what_happens_is_measured_and_nobody_is_named() {
     let found = samples(&page);
 
     let add = Operation::AddAllowedIp.path();
-    let least: [(Metric, &[(&str, &str)], f64); 16] = [
+    let least: [Least<'_>; 16] = [
         (metrics::AGENTS, &[], 1.0),
         (metrics::STREAMS_OPENED, &[], 1.0),
         (metrics::POLICIES_PUSHED, &[], 2.0),
