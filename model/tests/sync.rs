@@ -8,12 +8,12 @@ fn check(setup: Setup, rests: bool) -> Vec<&'static str> {
     let model = Protocol { setup, rests };
     let checker = model.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let found = checker.discoveries();
-    println!("{setup:?}: {} states, depth {}", checker.unique_state_count(), checker.max_depth());
+    eprintln!("{setup:?}: {} states, depth {}", checker.unique_state_count(), checker.max_depth());
     let wrong: Vec<&'static str> = found.keys().copied().filter(|name| *name != model::ALL_HAPPENED).collect();
     for name in &wrong {
-        println!("not so: {name}");
+        eprintln!("not so: {name}");
         for (at, action) in found[name].clone().into_actions().iter().enumerate() {
-            println!("{:>3}. {action:?}", at + 1);
+            eprintln!("{:>3}. {action:?}", at + 1);
         }
     }
     if wrong.is_empty() {
