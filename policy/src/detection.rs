@@ -25,6 +25,8 @@ pub const MAX_EVIDENCE: usize = 20;
 const CHALLENGE_SECONDS: i64 = 60;
 /// How long after the packet with the answer the PBX may report what became of it.
 const ANSWER_SECONDS: i64 = 5;
+/// Most failures kept that a challenge may yet prove; forged ones must not fill the memory.
+const MAX_LATE: usize = 4_096;
 
 /// How many proven failures in which time lead to a ban of which length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,6 +201,8 @@ struct Failure {
     account: String,
     proven: bool,
     upgrade: bool,
+    /// What the PBX reported, if that was another event before.
+    reported: Option<SecurityEvent>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -215,6 +219,8 @@ pub struct Detector {
     sessions: HashMap<(IpAddr, String), Session>,
     challenges: HashMap<(IpAddr, String), OffsetDateTime>,
     answers: HashMap<IpAddr, Answers>,
+    /// Failures whose challenge nobody has heard of, by that challenge: on a busy machine the packets may be read after what the PBX says.
+    late: HashMap<(IpAddr, String), (SecurityEvent, String)>,
     records: HashMap<IpNet, Record>,
 }
 
@@ -227,6 +233,7 @@ impl Detector {
             sessions: HashMap::new(),
             challenges: HashMap::new(),
             answers: HashMap::new(),
+            late: HashMap::new(),
             records: HashMap::new(),
         }
     }
@@ -247,9 +254,10 @@ impl Detector {
             return Observation::default();
         }
         self.bound(event.at);
-        let Some(Failure { account, proven, upgrade }) = self.failure(event) else {
+        let Some(Failure { account, proven, upgrade, reported }) = self.failure(event) else {
             return Observation::default();
         };
+        let event = reported.as_ref().unwrap_or(event);
         let ban = if proven && !allowed(event.remote) { self.count(event, &account) } else { None };
         Observation { attempt: Some(Attempt { at: event.at, remote: event.remote, account, proven, upgrade }), ban }
     }
@@ -257,13 +265,17 @@ impl Detector {
     /// The failed attempt that the event completes, if it does.
     fn failure(&mut self, event: &SecurityEvent) -> Option<Failure> {
         let connected = ["TCP", "TLS", "WS", "WSS"].contains(&event.transport.as_str());
-        let failure = |account: &str, proven, upgrade| Some(Failure { account: account.to_owned(), proven, upgrade });
+        let failure = |account: &str, proven, upgrade| {
+            Some(Failure { account: account.to_owned(), proven, upgrade, reported: None })
+        };
         match event.kind {
             SecurityEventKind::ChallengeSent => {
-                if let Some(challenge) = &event.challenge {
-                    self.challenges.insert((event.remote, challenge.clone()), event.at);
-                }
-                None
+                let key = (event.remote, event.challenge.clone()?);
+                let late = self.late.remove(&key);
+                self.challenges.insert(key, event.at);
+                let (reported, account) =
+                    late.filter(|(reported, _)| (event.at - reported.at).abs() <= Duration::seconds(ANSWER_SECONDS))?;
+                Some(Failure { account, proven: true, upgrade: true, reported: Some(reported) })
             }
             SecurityEventKind::ChallengeAnswered => {
                 let answers = self.answers.entry(event.remote).or_insert(Answers { last: event.at, waiting: 0 });
@@ -308,11 +320,31 @@ impl Detector {
                     .get_mut(&(event.remote, event.session.clone()))
                     .and_then(|session| session.unknown.take());
                 match unknown {
-                    None => failure(&event.account, proven, false),
+                    None => {
+                        if !proven {
+                            self.prove_later(event, &event.account);
+                        }
+                        failure(&event.account, proven, false)
+                    }
                     Some(unknown) if proven && !unknown.proven => failure(&unknown.account, true, true),
-                    Some(_) => None,
+                    Some(unknown) => {
+                        if !proven && !unknown.proven {
+                            self.prove_later(event, &unknown.account);
+                        }
+                        None
+                    }
                 }
             }
+        }
+    }
+
+    /// Keeps an unproven failure in case its challenge is heard of in a moment.
+    fn prove_later(&mut self, event: &SecurityEvent, account: &str) {
+        if self.late.len() >= MAX_LATE {
+            self.late.retain(|_, (late, _)| event.at - late.at <= Duration::seconds(1));
+        }
+        if let Some(challenge) = event.challenge.as_ref().filter(|_| self.late.len() < MAX_LATE) {
+            self.late.insert((event.remote, challenge.clone()), (event.clone(), account.to_owned()));
         }
     }
 

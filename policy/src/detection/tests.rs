@@ -163,6 +163,34 @@ fn what_a_phone_proves_is_of_no_use_to_a_forger() {
 }
 
 #[test]
+fn a_challenge_that_is_heard_of_late_proves_what_answered_it() {
+    let mut bench = Bench::new();
+    for attempt in 1..=5 {
+        bench.session += 1;
+        let nonce = format!("late-{attempt}");
+        let failed = bench.tell(ChallengeResponseFailed, "1007", ATTACKER, "UDP", Some(&nonce));
+        assert!(!failed.attempt.unwrap().proven);
+        for (remote, challenge) in [(ATTACKER, "another"), ("198.51.100.99", nonce.as_str())] {
+            assert_eq!(bench.tell(ChallengeSent, "", remote, "UDP", Some(challenge)), Observation::default());
+        }
+        let heard = bench.tell(ChallengeSent, "", ATTACKER, "UDP", Some(&nonce));
+        let proven = heard.attempt.unwrap();
+        assert!(proven.proven && proven.upgrade && proven.account == "1007");
+        assert_eq!(heard.ban.map(|ban| ban.evidence.len()), (attempt == 5).then_some(5));
+        assert_eq!(bench.tell(ChallengeSent, "", ATTACKER, "UDP", Some(&nonce)), Observation::default(), "once");
+    }
+    // Not after a while.
+    bench.tell(ChallengeResponseFailed, "1007", ATTACKER, "UDP", Some("old"));
+    bench.now += ANSWER_SECONDS * 1000 + 10;
+    assert_eq!(bench.tell(ChallengeSent, "", ATTACKER, "UDP", Some("old")), Observation::default());
+    // Whoever forges many of them fills no memory.
+    for number in 0..2 * MAX_LATE {
+        bench.tell(ChallengeResponseFailed, "1007", "198.51.100.99", "UDP", Some(&format!("forged-{number}")));
+    }
+    assert!(bench.detector.late.len() <= MAX_LATE);
+}
+
+#[test]
 fn a_challenge_ages() {
     let mut bench = Bench::new();
     bench.tell(ChallengeSent, "", ATTACKER, "UDP", Some("nonce"));
