@@ -51,6 +51,9 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
         say("  left out: server or agent is not built; scripts/build.sh builds them\n");
         return Ok(());
     }
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    let load = load.split_whitespace().next().unwrap_or_default();
+    say(&format!("  {} cores, load before it begins: {load}", std::thread::available_parallelism()?));
     let mut lab = Lab::up().await?;
     lab.start_agent().await?;
     reaction::ours(&lab, report).await?;

@@ -9,17 +9,17 @@ mod node;
 mod report;
 
 use report::Report;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let mut report = Report::default();
+    let mut terminated = signal(SignalKind::terminate())?;
     // Dropped where it is, it ends what it has started.
     tokio::select! {
         measured = measure(&mut report) => measured?,
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted?;
-            anyhow::bail!("interrupted");
-        }
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        _ = terminated.recv() => anyhow::bail!("asked to stop"),
     }
     report.write()
 }

@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(super) async fn measure(lab: &mut Lab, report: &mut Report) -> anyhow::Result<()> {
     say("  Sets of bans; milliseconds; of single bans at the agent, from the message to the kernel");
     let mut db = lab.database().await?;
+    lab.portal.reconnect()?;
     lab.portal.unblock_all()?;
     settled(&mut db).await?;
     let empty = single(lab, &mut db, "one ban, set empty").await?;
@@ -56,6 +57,7 @@ pub(super) async fn measure(lab: &mut Lab, report: &mut Report) -> anyhow::Resul
 /// Single bans by hand, each lifted before the next.
 async fn single(lab: &mut Lab, db: &mut PgConnection, name: &str) -> anyhow::Result<Times> {
     let mut times = Vec::new();
+    lab.portal.reconnect()?;
     for _ in 0..runs(60)? {
         let source = lab.source();
         let (ban, _) = lab.portal.block(source)?;
@@ -111,8 +113,8 @@ async fn fill(db: &mut PgConnection, count: u32) -> anyhow::Result<(Duration, Du
         .fetch_one(&mut *tx)
         .await?;
     sqlx::query("SELECT pg_notify('ringfence', $1)").bind(format!("{tenant}:bans")).execute(&mut *tx).await?;
-    let begun = Instant::now();
     tx.commit().await?;
+    let begun = Instant::now();
     let agent = settled(db).await?;
     Ok((begun.elapsed(), agent))
 }

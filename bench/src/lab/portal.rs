@@ -55,6 +55,12 @@ impl Portal {
         Ok(portal)
     }
 
+    /// Connects anew: the server closes a connection that says nothing for a while.
+    pub(super) fn reconnect(&mut self) -> anyhow::Result<()> {
+        self.connection = connect(self.port)?;
+        Ok(())
+    }
+
     /// Blocks an address: the ban's id, and when the click left the browser.
     pub(super) fn block(&mut self, address: Ipv4Addr) -> anyhow::Result<(Value, Instant)> {
         let form = json!({ "net": address.to_string(), "duration": "3600", "reason": "a benchmark" });
