@@ -1,10 +1,6 @@
 //! What the kernel does with packets, not what the rules say. Needs root for network namespaces.
 #![expect(clippy::unwrap_used, reason = "a test fails that way")]
 
-#[path = "support/namespaces.rs"]
-#[expect(dead_code, reason = "other tests need more of it")]
-mod namespaces;
-
 use std::collections::BTreeSet;
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
@@ -19,7 +15,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use time::OffsetDateTime;
 
-use namespaces::{Namespaces, possible, run};
+use testbed::namespaces::{Namespaces, possible, run};
 
 #[expect(clippy::disallowed_methods, reason = "the kernel's timeouts are real")]
 fn now() -> OffsetDateTime {

@@ -2,9 +2,6 @@
 //! network namespaces. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test fails that way")]
 
-#[path = "support/namespaces.rs"]
-#[expect(dead_code, reason = "other tests need more of it")]
-mod namespaces;
 #[path = "support/server.rs"]
 #[expect(dead_code, reason = "other tests need more of it")]
 mod server;
@@ -29,8 +26,8 @@ use proto::convert::{BanDelta, FromAgent, FromServer, Hello, snapshot_parts};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use namespaces::{Flow, Namespaces, possible, run};
 use server::{Server, Stream};
+use testbed::namespaces::{Flow, Namespaces, enter, possible, run};
 
 /// Where the server really is; the PBX reaches it under another address, as behind a proxy of its own machine.
 const SERVER: &str = "203.0.113.50";
@@ -81,7 +78,7 @@ impl Lab {
         let (token, counted, stopped) = (listening.token(), phones(), Arc::clone(&stop));
         let namespace = namespaces.pbx.clone();
         let pbx = std::thread::spawn(move || {
-            namespaces::enter(&namespace);
+            enter(&namespace);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(run_agent(state, token, counted, told, stopped));
         });
