@@ -16,6 +16,8 @@ use crate::ctx::secret;
 use crate::error::ActError;
 use crate::seal::MasterKey;
 
+/// Certificates are valid from so long ago: the clock of a PBX may be behind, by the hours of its time zone, say, and its agent checks ours.
+const SINCE: Duration = Duration::days(1);
 /// How long the certificate of a PBX is valid.
 pub const PBX_CERTIFICATE_DAYS: i64 = 30;
 
@@ -87,7 +89,7 @@ impl CertificateAuthority {
     pub fn server_certificate(&self, names: &[String], now: OffsetDateTime) -> Result<ServerCertificate, ActError> {
         let mut params = CertificateParams::new(names.to_vec()).map_err(ActError::internal)?;
         params.distinguished_name = named("Ringfence server");
-        params.not_before = now - Duration::hours(1);
+        params.not_before = now - SINCE;
         params.not_after = now + Duration::days(397);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -109,7 +111,7 @@ impl CertificateAuthority {
         params.distinguished_name = named(&format!("pbx {pbx}"));
         let identity = Ia5String::try_from(identity_uri(tenant, pbx)).map_err(ActError::internal)?;
         params.subject_alt_names = vec![SanType::URI(identity)];
-        params.not_before = now - Duration::hours(1);
+        params.not_before = now - SINCE;
         params.not_after = expires_at;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -146,7 +148,7 @@ fn make(now: OffsetDateTime) -> Result<Zeroizing<Vec<u8>>, ActError> {
     params.distinguished_name = named("Ringfence agents CA");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.not_before = now - Duration::hours(1);
+    params.not_before = now - SINCE;
     params.not_after = now + Duration::days(3650);
     let key = KeyPair::generate().map_err(ActError::internal)?;
     let certificate = params.self_signed(&key).map_err(ActError::internal)?;

@@ -29,7 +29,7 @@ use tracing::{error, info, warn};
 
 use crate::attempts::Attempts;
 use crate::bans::BanBook;
-use crate::clock::SharedClock;
+use crate::clock::{ServerClock, SharedClock};
 use crate::dns::Answers;
 use crate::firewall::{Firewall, FirewallError};
 use crate::link::{About, LinkEvent};
@@ -60,7 +60,7 @@ pub struct Inputs {
 
 /// What the engine is made of.
 pub struct Parts {
-    /// Time.
+    /// This machine's clock.
     pub clock: SharedClock,
     /// The state directory.
     pub state: StateDir,
@@ -80,7 +80,7 @@ pub struct Parts {
 
 /// The agent at work.
 pub struct Engine {
-    clock: SharedClock,
+    clock: ServerClock,
     state: StateDir,
     identity: Identity,
     firewall: Box<dyn Firewall>,
@@ -110,8 +110,6 @@ pub struct Engine {
     /// What was told to be in our way and still is.
     drift: Option<Vec<String>>,
     closely: watch::Sender<bool>,
-    /// How far the server's clock was ahead when it last said so.
-    clock_ahead: Option<time::Duration>,
     last_ban: Option<LastBan>,
     hello: watch::Sender<Hello>,
     heartbeat: watch::Sender<pb::Heartbeat>,
@@ -153,7 +151,7 @@ impl Engine {
         };
         let metrics = Arc::new(Metrics::new(clock.now(), firewall.name() == "nftables"));
         let mut engine = Self {
-            clock,
+            clock: ServerClock::new(clock),
             state,
             identity,
             firewall,
@@ -178,7 +176,6 @@ impl Engine {
             proven: None,
             drift: None,
             closely,
-            clock_ahead: None,
             last_ban: None,
             hello: watch::Sender::new(hello),
             heartbeat: watch::Sender::new(pb::Heartbeat::default()),
@@ -347,7 +344,7 @@ impl Engine {
             dropped: self.spool.dropped(),
             proven_at_ms: self.proven.map_or(0, |(at, _)| crate::clock::unix_ms(at)),
             proven_ranges: self.proven.map_or(0, |(_, ranges)| u32::try_from(ranges).unwrap_or(u32::MAX)),
-            clock_ahead_ms: self.clock_ahead.map(|ahead| i64::try_from(ahead.whole_milliseconds()).unwrap_or(i64::MAX)),
+            clock_ahead_ms: self.clock.is_set().then(|| i64::try_from(self.clock.ahead().whole_milliseconds()).unwrap_or(i64::MAX)),
         };
         self.measure(beat.bans);
         self.heartbeat.send_replace(beat);
@@ -365,7 +362,7 @@ impl Engine {
         metrics.set(&AGENT_PHONES, u64::from(self.phones()));
         metrics.set(&AGENT_WITHHELD, self.refusals.told().len() as u64);
         metrics.set_signed(&AGENT_POLICY_REVISION, self.policy.as_ref().map_or(0, |policy| policy.revision));
-        metrics.set_signed(&AGENT_CLOCK, self.clock_ahead.map_or(0, time::Duration::whole_seconds));
+        metrics.set_signed(&AGENT_CLOCK, self.clock.ahead().whole_seconds());
         metrics.set_time(&AGENT_PROVEN_AT, self.proven.map(|(at, _)| at));
     }
 
@@ -405,7 +402,7 @@ impl Engine {
             bans_unreported: self.book.pending().len(),
             spooled: self.spool.len(),
             dropped: self.spool.dropped(),
-            clock_apart_seconds: self.clock_ahead.map_or(0, time::Duration::whole_seconds),
+            clock_apart_seconds: self.clock.ahead().whole_seconds(),
             last_ban: self.last_ban.clone(),
             proven_at: self.proven.map(|(at, _)| at),
         };

@@ -77,9 +77,9 @@ pub struct LastBan {
 }
 
 impl Status {
-    /// Whether the agent that wrote this is running at `now`.
+    /// Whether the agent that wrote this is running; `now` is by this machine's clock, as everything else here is by the server's.
     pub fn is_fresh(&self, now: OffsetDateTime) -> bool {
-        (now - self.at).whole_seconds().abs() <= STALE_SECONDS
+        (now + time::Duration::seconds(self.clock_apart_seconds) - self.at).whole_seconds().abs() <= STALE_SECONDS
     }
 
     /// For people.

@@ -17,7 +17,7 @@ use crate::status::LastBan;
 impl Engine {
     pub(super) async fn on_pbx(&mut self, event: PbxEvent) {
         match event {
-            PbxEvent::Security(event, received) => self.on_security(&event, received).await,
+            PbxEvent::Security(event, received) => self.on_security(event, received).await,
             PbxEvent::Registered(count, phones) => {
                 self.registered = Some((count, phones));
                 self.judge().await;
@@ -35,7 +35,10 @@ impl Engine {
         }
     }
 
-    async fn on_security(&mut self, event: &SecurityEvent, received: Instant) {
+    async fn on_security(&mut self, mut event: SecurityEvent, received: Instant) {
+        // When it came here, not what the PBX's clock showed, which may be moved in between.
+        event.at = self.clock.at(received);
+        let event = &event;
         let now = self.clock.now();
         // What was on its way when the ban came must not count towards the next one.
         let exempt = |addr| self.coverage.covers(addr, now) || self.book.holds(addr, now);

@@ -9,7 +9,7 @@ use policy::metrics::{AGENT_LINK_BREAKS, AGENT_LINK_UP};
 use policy::safety::{self, Change, TRIES};
 use policy::snapshot::PolicySnapshot;
 use proto::convert::{BansApplied, FromAgent, FromServer, PolicyApplied, PolicyRefused, ReportAck};
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 use tokio::time::Instant;
 use tracing::{Instrument as _, error, info, warn};
 
@@ -84,7 +84,7 @@ impl Engine {
     async fn on_message(&mut self, message: FromServer, received: Instant) {
         match message {
             FromServer::Welcome(welcome) => {
-                self.clock_differs(welcome.server_time - self.clock.now());
+                self.set_clock(welcome.server_time, received).await;
                 if welcome.pbx_name != self.identity.pbx_name {
                     self.identity.pbx_name = welcome.pbx_name;
                     if let Err(error) = self.state.write_json("identity.json", &self.identity) {
@@ -93,10 +93,13 @@ impl Engine {
                 }
             }
             FromServer::Heartbeat(beat) => {
-                // Servers of the first version don't say when.
-                if beat.sent_at_ms != 0 {
-                    let ahead_ms = beat.sent_at_ms.saturating_sub(crate::clock::unix_ms(self.clock.now()));
-                    self.clock_differs(Duration::milliseconds(ahead_ms));
+                // Servers of the first version don't say when. Small differences are the network's.
+                let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(beat.sent_at_ms) * 1_000_000);
+                if let Ok(time) = time
+                    && beat.sent_at_ms != 0
+                    && (time - self.clock.at(received)).abs() > CLOCK_TOLERANCE
+                {
+                    self.set_clock(time, received).await;
                 }
             }
             // The link itself answers to it.
@@ -132,16 +135,20 @@ impl Engine {
         }
     }
 
-    /// How far the server's clock is ahead of this machine's, as far as a message of its tells.
-    fn clock_differs(&mut self, ahead: Duration) {
-        let off = |ahead: Duration| ahead.abs() > CLOCK_TOLERANCE;
-        if off(ahead) && !self.clock_ahead.is_some_and(off) {
+    /// The server has said what time it was when its message arrived.
+    async fn set_clock(&mut self, time: OffsetDateTime, received: Instant) {
+        let behind = self.clock.hear(time, received);
+        let ahead = self.clock.ahead();
+        if ahead.abs() > CLOCK_TOLERANCE {
             warn!(
                 seconds = ahead.whole_seconds(),
-                "The clocks of this machine and of the server differ; bans end by this machine's"
+                "The clocks of this machine and of the server differ; bans end by the server's"
             );
         }
-        self.clock_ahead = Some(ahead);
+        if behind.abs() > CLOCK_TOLERANCE {
+            // What seemed to be over may not be, and the other way round.
+            let _ = self.reload().await;
+        }
     }
 
     /// Applies the whole policy, or stays on the one before and says why.

@@ -195,7 +195,8 @@ impl AgentLink for Service {
         let (outbound, messages) = mpsc::channel(16);
         let stream =
             Stream { hello, certificate, inbound: Mutex::new(inbound), outbound, last_digest: BanDigest::default() };
-        let server_time = OffsetDateTime::from_unix_timestamp(1_800_000_000).expect("a time");
+        #[expect(clippy::disallowed_methods, reason = "bans end by it, in a real kernel")]
+        let server_time = OffsetDateTime::now_utc();
         stream.send(FromServer::Welcome(Welcome { heartbeat_seconds: 4, server_time, pbx_name: "hq".into() })).await;
         let _ = self.streams.send(stream).await;
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
