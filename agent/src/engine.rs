@@ -244,6 +244,8 @@ impl Engine {
             let _ = self.reload().await;
         }
         self.judge().await;
+        self.state.catch_up();
+        self.spool.catch_up();
         self.report_bans();
         if seconds.is_multiple_of(ATTEMPTS_EVERY) {
             self.report_attempts();

@@ -4,10 +4,12 @@
 mod journal;
 mod spool;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use policy::snapshot::PolicySnapshot;
@@ -45,6 +47,8 @@ pub struct Credentials {
 #[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
+    /// JSON files that the disk did not take, by name.
+    behind: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
 }
 
 impl StateDir {
@@ -56,7 +60,7 @@ impl StateDir {
             .create(path)
             .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
             .with_context(|| format!("making the state directory {}", path.display()))?;
-        Ok(Self { path: path.to_owned() })
+        Ok(Self { path: path.to_owned(), behind: Arc::default() })
     }
 
     /// Where a file of the state is.
@@ -124,13 +128,30 @@ impl StateDir {
         serde_json::from_str(&self.read(name)?).map_err(|error| self.set_aside(name, &error.to_string())).ok()
     }
 
-    /// Replaces a JSON file.
+    /// Replaces a JSON file. What the disk doesn't take comes with [`Self::catch_up`].
     pub fn write_json<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
-        self.write(name, &serde_json::to_vec_pretty(value)?)
+        let content = serde_json::to_vec_pretty(value)?;
+        let written = self.write(name, &content);
+        let mut behind = self.behind();
+        behind.remove(name);
+        if written.is_err() {
+            behind.insert(name.to_owned(), content);
+        }
+        written
+    }
+
+    /// Writes what the disk did not take when it was to.
+    pub fn catch_up(&self) {
+        self.behind().retain(|name, content| self.write(name, content).is_err());
+    }
+
+    fn behind(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes a file; that there is none is fine.
     pub fn remove(&self, name: &str) {
+        self.behind().remove(name);
         if let Err(error) = remove(&self.file(name)) {
             error!(file = name, %error, "A file of the agent's state could not be removed");
         }
@@ -216,6 +237,26 @@ mod tests {
         state.keep_policy(&PolicySnapshot { revision: 4, ..PolicySnapshot::default() }).unwrap();
         assert_eq!(state.policy().unwrap().revision, 4);
         assert_eq!(fs::metadata(folder.path().join("state")).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn what_the_disk_did_not_take_comes_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let policy = |revision| PolicySnapshot { revision, ..PolicySnapshot::default() };
+        // No file can be made where a folder is in the way.
+        let obstacle = folder.path().join("policy.json.part");
+        fs::create_dir(&obstacle).unwrap();
+        state.keep_policy(&policy(3)).unwrap_err();
+        state.keep_policy(&policy(4)).unwrap_err();
+        state.catch_up();
+        assert_eq!(state.policy(), None);
+        fs::remove_dir(&obstacle).unwrap();
+        state.catch_up();
+        assert_eq!(state.policy(), Some(policy(4)));
+        state.keep_policy(&policy(5)).unwrap();
+        state.catch_up();
+        assert_eq!(state.policy(), Some(policy(5)));
     }
 
     #[test]

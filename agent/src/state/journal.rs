@@ -6,8 +6,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use policy::bans::{BanChange, BanEntry};
@@ -22,6 +23,8 @@ use super::StateDir;
 const NAME: &str = "bans.log";
 /// A log shorter than this is never rewritten.
 const REWRITE_FROM: u64 = 1 << 20;
+/// What a full disk did not take is tried again after this.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -111,13 +114,20 @@ impl Journal {
             }
         };
         // Starts from a clean file: without the torn line, without lines of a version that knew more.
-        rewrite(state, &records)?;
+        let rewritten = rewrite(state, &records);
         let file = append(state)?;
+        if let Err(error) = rewritten {
+            warn!(%error, "There is no room to write the log of bans anew; it goes on as it is");
+            if file.metadata()?.len() > 0 {
+                file.set_len(whole as u64)?;
+            }
+        }
         let length = file.metadata()?.len();
         let lengths = Arc::new(Lengths { now: length.into(), base: length.into() });
         let (commands, receiver) = mpsc::channel();
         let writer = std::thread::Builder::new().name("journal".to_owned()).spawn({
-            let mut log = Log { state: state.clone(), file, lengths: Arc::clone(&lengths), unwritten: Vec::new() };
+            let mut log =
+                Log { state: state.clone(), file, lengths: Arc::clone(&lengths), unwritten: Vec::new(), instead: None };
             move || log.write_all(&receiver)
         })?;
         Ok((Self { commands: Some(commands), lengths, writer: Some(writer) }, records))
@@ -166,40 +176,53 @@ struct Log {
     lengths: Arc<Lengths>,
     /// Lines that the disk did not take.
     unwritten: Vec<u8>,
+    /// What is to replace the whole log, when the disk did not take that.
+    instead: Option<Vec<u8>>,
 }
 
 impl Log {
     fn write_all(&mut self, commands: &Receiver<Command>) {
-        while let Ok(first) = commands.recv() {
+        let mut behind = false;
+        loop {
+            let first = if behind { commands.recv_timeout(AGAIN) } else { commands.recv().map_err(Into::into) };
+            if matches!(first, Err(RecvTimeoutError::Disconnected)) {
+                return;
+            }
             // What has queued up meanwhile is forced to disk together.
-            for command in std::iter::once(first).chain(commands.try_iter()) {
+            for command in first.into_iter().chain(commands.try_iter()) {
                 match command {
                     Command::Append(records) => {
-                        // Memory is written to: nothing to fail but what can't be text, and all of it can.
-                        let _ = records.iter().try_for_each(|record| line(&mut self.unwritten, record));
+                        let lines = self.instead.as_mut().unwrap_or(&mut self.unwritten);
+                        lines.extend(text(&records));
                     }
-                    Command::Rewrite(records) => self.rewrite(&records),
+                    // What was still to be written is in the records.
+                    Command::Rewrite(records) => {
+                        self.unwritten.clear();
+                        self.instead = Some(text(&records));
+                    }
                 }
             }
-            if let Err(error) = self.write() {
-                error!(%error, "The log of bans could not be written; trying again with the next change");
+            let written = self.replace().and_then(|()| self.write());
+            if let Err(error) = &written
+                && !behind
+            {
+                error!(%error, "The log of bans could not be written; trying again every second");
             }
+            behind = written.is_err();
         }
     }
 
-    fn rewrite(&mut self, records: &[Record]) {
-        let rewritten = rewrite(&self.state, records).and_then(|()| append(&self.state));
-        match rewritten {
-            Ok(file) => {
-                self.file = file;
-                // What was still to be written is in the records.
-                self.unwritten.clear();
-            }
-            Err(error) => error!(%error, "The log of bans could not be rewritten; it goes on as it is"),
-        }
+    fn replace(&mut self) -> io::Result<()> {
+        let Some(lines) = &self.instead else { return Ok(()) };
+        let replaced = self.state.write(NAME, lines).and_then(|()| append(&self.state));
+        let replaced = replaced.map(|file| {
+            self.file = file;
+            self.instead = None;
+        });
         let length = self.file.metadata().map_or(0, |about| about.len());
         self.lengths.base.store(length, Ordering::Relaxed);
         self.lengths.now.store(length, Ordering::Relaxed);
+        replaced
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -220,15 +243,17 @@ fn append(state: &StateDir) -> io::Result<File> {
 }
 
 fn rewrite(state: &StateDir, records: &[Record]) -> io::Result<()> {
-    let mut lines = Vec::new();
-    records.iter().try_for_each(|record| line(&mut lines, record))?;
-    state.write(NAME, &lines)
+    state.write(NAME, &text(records))
 }
 
-fn line(out: &mut Vec<u8>, record: &Record) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, record)?;
-    out.push(b'\n');
-    Ok(())
+fn text(records: &[Record]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for record in records {
+        // Memory is written to: nothing to fail but what can't be text, and all of it can.
+        let _ = serde_json::to_writer(&mut lines, record);
+        lines.push(b'\n');
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -292,11 +317,12 @@ mod tests {
         drop(Journal::open(&state).unwrap());
         // Everything written to it fails as on a full disk.
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut log = Log { state: state.clone(), file: full, lengths: Arc::default(), unwritten: Vec::new() };
-        line(&mut log.unwritten, &changes(1)).unwrap();
+        let mut log =
+            Log { state: state.clone(), file: full, lengths: Arc::default(), unwritten: Vec::new(), instead: None };
+        log.unwritten = text(&[changes(1)]);
         assert!(log.write().is_err());
         log.file = append(&state).unwrap();
-        line(&mut log.unwritten, &changes(2)).unwrap();
+        log.unwritten.extend(text(&[changes(2)]));
         log.write().unwrap();
         assert_eq!(Journal::open(&state).unwrap().1, [changes(1), changes(2)]);
     }

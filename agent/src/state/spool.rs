@@ -18,6 +18,8 @@ use super::StateDir;
 const BATCHES_MAX: usize = 4_000;
 /// Most bytes kept.
 const BYTES_MAX: u64 = 64 << 20;
+/// Most bytes that wait in memory because the disk did not take them.
+const MEMORY_MAX: usize = 4 << 20;
 
 /// The waiting reports.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct Spool {
     state: StateDir,
     /// By id, which is by age.
     waiting: BTreeMap<BatchId, Waiting>,
+    /// Those of them that the disk did not take.
+    unwritten: BTreeMap<BatchId, Vec<u8>>,
     bytes: u64,
     /// Events dropped since start.
     dropped: u64,
@@ -42,7 +46,8 @@ impl Spool {
     pub fn open(state: &StateDir) -> io::Result<Self> {
         let folder = state.file("spool");
         fs::create_dir_all(&folder)?;
-        let mut spool = Self { state: state.clone(), waiting: BTreeMap::new(), bytes: 0, dropped: 0 };
+        let mut spool =
+            Self { state: state.clone(), waiting: BTreeMap::new(), unwritten: BTreeMap::new(), bytes: 0, dropped: 0 };
         for entry in fs::read_dir(&folder)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             let Some(id) = name.strip_suffix(".batch").and_then(|id| id.parse::<BatchId>().ok()) else {
@@ -59,11 +64,20 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Keeps a batch until it is stored; an error means that it waits nowhere.
+    /// Keeps a batch until it is stored, in memory where the disk is full; an error means that it waits nowhere.
     pub fn keep(&mut self, batch: &ReportBatch) -> io::Result<()> {
         let content = pb::Report::from(batch).encode_to_vec();
-        self.state.write_unsynced(&name(batch.id), &content)?;
-        self.count(batch, content.len() as u64);
+        let length = content.len();
+        if let Err(error) = self.state.write_unsynced(&name(batch.id), &content) {
+            if self.unwritten.values().map(Vec::len).sum::<usize>() + length > MEMORY_MAX {
+                return Err(error);
+            }
+            if self.unwritten.is_empty() {
+                warn!(%error, "A report could not be kept on disk; it waits in memory");
+            }
+            self.unwritten.insert(batch.id, content);
+        }
+        self.count(batch, length as u64);
         while self.waiting.len() > BATCHES_MAX || self.bytes > BYTES_MAX {
             let oldest =
                 self.waiting.iter().find(|(_, waiting)| !waiting.detections).or_else(|| self.waiting.iter().next());
@@ -75,6 +89,16 @@ impl Spool {
         Ok(())
     }
 
+    /// Writes what the disk did not take when it was to.
+    pub fn catch_up(&mut self) {
+        while let Some(entry) = self.unwritten.first_entry() {
+            if self.state.write_unsynced(&name(*entry.key()), entry.get()).is_err() {
+                return;
+            }
+            entry.remove();
+        }
+    }
+
     /// Counts events that could not even be kept.
     pub fn lost(&mut self, events: u64) {
         self.dropped += events;
@@ -84,6 +108,9 @@ impl Spool {
     pub fn stored(&mut self, id: BatchId) {
         if let Some(waiting) = self.waiting.remove(&id) {
             self.bytes = self.bytes.saturating_sub(waiting.bytes);
+            if self.unwritten.remove(&id).is_some() {
+                return;
+            }
             if let Err(error) = fs::remove_file(self.state.file(&name(id))) {
                 error!(%error, batch = %id, "A stored report could not be deleted; it will be sent again after a restart");
             }
@@ -126,7 +153,8 @@ impl Spool {
 
     fn load(&mut self, id: BatchId) -> Option<(ReportBatch, u64)> {
         let path = self.state.file(&name(id));
-        let read = fs::read(&path).map_err(|error| error.to_string()).and_then(|bytes| {
+        let read = self.unwritten.get(&id).map_or_else(|| fs::read(&path), |content| Ok(content.clone()));
+        let read = read.map_err(|error| error.to_string()).and_then(|bytes| {
             let wire = pb::Report::decode(bytes.as_slice()).map_err(|error| error.to_string())?;
             let batch = ReportBatch::try_from(wire).map_err(|error| error.to_string())?;
             if batch.id == id { Ok((batch, bytes.len() as u64)) } else { Err("another batch's content".to_owned()) }
@@ -178,6 +206,24 @@ mod tests {
         assert!(spool.next(Some(second.id), 10).is_empty());
         spool.stored(second.id);
         assert!(Spool::open(&state).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_the_disk_does_not_take_waits_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let mut spool = Spool::open(&state).unwrap();
+        // No file can be made in a folder that isn't there.
+        fs::remove_dir(state.file("spool")).unwrap();
+        let (first, second) = (batch(), batch());
+        spool.keep(&first).unwrap();
+        spool.keep(&second).unwrap();
+        spool.catch_up();
+        assert_eq!(spool.next(None, 10), [first.clone(), second.clone()]);
+        spool.stored(first.id);
+        fs::create_dir(state.file("spool")).unwrap();
+        spool.catch_up();
+        assert_eq!(Spool::open(&state).unwrap().next(None, 10), [second]);
     }
 
     #[test]
