@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::clock::{SharedClock, unix_ms};
 use crate::state::Credentials;
@@ -25,6 +25,8 @@ use crate::tls::{self, Way};
 const OUTBOUND: usize = 1_024;
 const RETRY_FROM: Duration = Duration::from_millis(200);
 const RETRY_TO: Duration = Duration::from_secs(2);
+/// After another agent with the same certificate has taken the stream over. Sooner, the two would take it from each other all the time.
+const RETRY_TAKEN_OVER: Duration = Duration::from_mins(1);
 /// A certificate that wasn't renewed is asked for again after this.
 const RENEW_AGAIN: Duration = Duration::from_mins(10);
 /// Largest message taken: a part of a snapshot has at most 5,000 bans.
@@ -92,12 +94,18 @@ pub async fn run(
         let mut welcomed = false;
         let ended = stream(way, &mut credentials, &keep, &about, &events, &clock, &mut welcomed).await;
         let leaving = matches!(ended, Ok(End::ServerLeaves));
+        let taken_over = matches!(ended, Ok(End::TakenOver));
         let why = match ended {
             Ok(End::Closed) => "the server closed the stream".to_owned(),
             Ok(End::ServerLeaves) => "the server stops; another one may take over".to_owned(),
+            Ok(End::TakenOver) => "another stream of this PBX has taken over".to_owned(),
             Err(error) => format!("{error:#}"),
         };
-        if welcomed {
+        if taken_over {
+            wait = RETRY_TAKEN_OVER;
+            error!("Another agent uses this one's certificate; this machine stays protected. Enrol each PBX by itself, or revoke the other");
+            said.clear();
+        } else if welcomed {
             wait = RETRY_FROM;
             warn!(why, "The link to the server broke; this machine stays protected");
             said.clear();
@@ -115,7 +123,7 @@ pub async fn run(
         let at_least = if leaving && welcomed { 0.0 } else { 1.0 };
         let pause = wait.mul_f64(at_least + rand::rng().random::<f64>() / 2.0);
         tokio::time::sleep(pause).await;
-        wait = (wait * 2).min(RETRY_TO);
+        wait = if taken_over { RETRY_FROM } else { (wait * 2).min(RETRY_TO) };
     }
 }
 
@@ -124,6 +132,8 @@ enum End {
     Closed,
     /// The server is shut down, and has said so.
     ServerLeaves,
+    /// Another stream was opened with the same certificate.
+    TakenOver,
 }
 
 async fn stream(
@@ -160,6 +170,7 @@ async fn stream(
                     Err(status) if status.code() == Code::Unavailable && status.message() == LEAVING => {
                         return Ok(End::ServerLeaves);
                     }
+                    Err(status) if status.code() == Code::Aborted => return Ok(End::TakenOver),
                     Err(status) => return Err(refusal(status)),
                 };
                 let Some(message) = check(message, &link)? else { continue };

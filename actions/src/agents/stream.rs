@@ -76,6 +76,18 @@ async fn connected_inner(
     Ok(())
 }
 
+/// An agent's stream is ended by another one of the same PBX while its agent is there: two machines have one certificate.
+pub async fn taken_over(ctx: &Ctx, agent: &Agent) -> Result<(), ActError> {
+    let mut act = agent.act(ctx).await?;
+    act.subject(&agent.pbx_name);
+    act.detail(
+        "another_agent",
+        "Another machine has connected with this PBX's certificate while this one was connected. A copy of a PBX must be enrolled as one of \
+         its own; if it isn't yours, connect this PBX anew.",
+    );
+    act.finish(Ok(())).await
+}
+
 /// An agent's stream ended.
 pub async fn disconnected(ctx: &Ctx, agent: &Agent, link_id: Uuid) -> Result<(), ActError> {
     let mut act = agent.act(ctx).await?;

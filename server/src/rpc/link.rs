@@ -36,6 +36,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(3 * HEARTBEAT_SECONDS as u64);
 /// How long an agent is waited for when the portal stops.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+/// Who was heard so lately is there, whatever comes in his place.
+const LATELY: Duration = Duration::from_secs(HEARTBEAT_SECONDS as u64 + 1);
 /// So many bans a second are taken from one PBX in the long run; a real attack brings far fewer, and what a stolen certificate may
 /// write has an end. Who reports faster is read later.
 const BANS_PER_SECOND: u32 = 50;
@@ -163,6 +165,7 @@ impl Link {
         let mut heartbeat = interval(Duration::from_secs(u64::from(HEARTBEAT_SECONDS)));
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent_until = Instant::now() + SILENCE;
+        let mut heard = Instant::now();
         let mut read_from = Instant::now();
         loop {
             let wants_to_send = outbox.wants_to_send();
@@ -171,6 +174,7 @@ impl Link {
                 () = sleep_until(silent_until) => return Err(Status::deadline_exceeded("the agent was silent for three heartbeats")),
                 message = async { sleep_until(read_from).await; incoming.message().await }, if outbox.waiting() < WAITING => {
                     let Some(message) = message? else { return Ok(()) };
+                    heard = Instant::now();
                     let bans = self.hear(message.try_into()?, &mut outbox, place).await?;
                     read_from = Instant::now().max(read_from) + Duration::from_secs(1) * bans / BANS_PER_SECOND;
                     silent_until = read_from + SILENCE;
@@ -178,6 +182,9 @@ impl Link {
                 told = news.changed() => {
                     told.map_err(|_| Status::unavailable(LEAVING))?;
                     let newest = news.borrow_and_update().clone();
+                    if newest.end == Some(End::TakenOver) && heard.elapsed() < LATELY {
+                        agents::taken_over(&self.ctx, &self.agent).await.map_err(status)?;
+                    }
                     self.take(&newest, &known, &mut outbox)?;
                     known = newest;
                 }
