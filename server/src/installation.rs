@@ -51,6 +51,14 @@ impl Installation {
         }
     }
 
+    /// Keeps a private PostgreSQL running. Never ends.
+    pub async fn keep_up(&self) {
+        match &self.postgres {
+            Some(postgres) => postgres.keep_up().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Closes it: a private PostgreSQL that this process started is stopped.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::io::AsyncWriteExt as _;
@@ -16,6 +17,8 @@ use tokio::process::Command;
 const ADMINISTRATOR: &str = "ringfence_admin";
 const DATABASE: &str = "ringfence";
 const ROLES: &str = include_str!("../../migrations/roles.sql");
+/// How often is looked whether it is still there.
+const WATCHED_EVERY: Duration = Duration::from_secs(1);
 /// `sun_path` of Linux, without the socket's own name.
 const SOCKET_FOLDER_MAX_BYTES: usize = 107 - ".s.PGSQL.5432".len() - 1;
 
@@ -71,6 +74,35 @@ impl PrivatePostgres {
         let socket: String =
             url::form_urlencoded::byte_serialize(self.socket().as_os_str().as_encoded_bytes()).collect();
         format!("postgres://{role}@localhost/{DATABASE}?host={socket}")
+    }
+
+    /// Starts it again whenever it has died, unless another process looks after it. Never ends.
+    pub async fn keep_up(&self) {
+        let mut every = tokio::time::interval(WATCHED_EVERY);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            if self.lock.is_none() || self.is_alive() {
+                continue;
+            }
+            tracing::error!("The private PostgreSQL has died; starting it again");
+            // What the dead one left may hold it up for a moment.
+            if let Err(error) = self.run_server().await {
+                tracing::error!(error = format!("{error:#}"), "The private PostgreSQL does not start; trying again");
+            }
+        }
+    }
+
+    /// Whether the process that its pid file names is there.
+    fn is_alive(&self) -> bool {
+        let pid = fs::read_to_string(self.data().join("postmaster.pid"))
+            .ok()
+            .and_then(|text| text.lines().next()?.trim().parse::<u32>().ok());
+        // Its number may be another process's by now, and one that nobody has waited for is dead, too.
+        pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok()).is_some_and(|stat| {
+            stat.rsplit_once(") ")
+                .is_some_and(|(name, state)| name.ends_with("(postgres") && !state.starts_with(['Z', 'X']))
+        })
     }
 
     /// Stops it, unless another process looks after it.

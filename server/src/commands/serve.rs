@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use actions::Ctx;
 use actions::mail::Mailer;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -18,6 +19,7 @@ use crate::http::{Portal, serving};
 use crate::installation::Installation;
 use crate::observe::Metrics;
 use crate::observe::health::Health;
+use crate::wakeups::Nats;
 use crate::{descriptors, http, jobs, rpc, wakeups};
 
 /// Requests under way and jobs get so long to finish.
@@ -46,25 +48,29 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let stopping = CancellationToken::new();
     stop_on_signals(&stopping)?;
     let mut installation = Installation::open(&config).await?;
-    let served = serve(&config, &mut installation, mailer, pages, agents, metrics, stopping).await;
+    let nats = installation.nats.take();
+    // On the heap: what serves is large.
+    let served = tokio::select! {
+        served = Box::pin(serve(&config, (&installation.ctx, nats), mailer, pages, agents, metrics, stopping)) => served,
+        () = installation.keep_up() => Ok(()),
+    };
     installation.close().await?;
     served
 }
 
-/// Serves an installation on these ports until `stopping`; ends when all that was under way has, or its time is over.
+/// Serves an installation, with the NATS that its nodes wake each other over, on these ports until `stopping`; ends when all that was under way has, or its time is over.
 ///
 /// # Errors
 /// When there is nothing to serve under.
 pub async fn serve(
     config: &Config,
-    installation: &mut Installation,
+    (ctx, nats): (&Ctx, Option<Nats>),
     mailer: Option<Mailer>,
     pages: TcpListener,
     agents: TcpListener,
     metrics: Option<TcpListener>,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
-    let ctx = &installation.ctx.clone();
     let limits = Limits::default();
     // Answers while everything else stops: a balancer reads there that this node drains.
     let stopped = CancellationToken::new();
@@ -84,7 +90,7 @@ pub async fn serve(
         stopping: stopping.clone(),
     };
     // What is done while everything stops is told to the other nodes as well.
-    let hints = tokio::spawn(wakeups::run(ctx.clone(), installation.nats.take(), stopped.clone()));
+    let hints = tokio::spawn(wakeups::run(ctx.clone(), nats, stopped.clone()));
     let jobs = jobs::start(ctx, mailer, &stopping);
     let names = server_names(config);
     tracing::info!(

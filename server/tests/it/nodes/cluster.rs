@@ -77,7 +77,8 @@ impl Cluster {
         let stopping = CancellationToken::new();
         let token = stopping.clone();
         let served = tokio::spawn(async move {
-            serve(&config, &mut installation, None, pages, agents, None, token).await?;
+            let nats = installation.nats.take();
+            serve(&config, (&installation.ctx, nats), None, pages, agents, None, token).await?;
             installation.close().await
         });
         Node { pages: pages_at, agents: agents_at, hints, stopping, served }
