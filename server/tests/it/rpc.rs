@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use policy::audit::AuditRow;
 use policy::authz::{Operation, Role};
 use policy::bans::{BanChange, BanDigest};
 use policy::ids::{BanId, BatchId, TenantId};
@@ -107,6 +108,11 @@ impl Portal {
 
     /// A stream on which hello was said and everything has come that comes by itself.
     async fn connect(&self, agent: &Enrolled) -> Link {
+        self.connect_with(agent, 0).await
+    }
+
+    /// The same; there are so many bans.
+    async fn connect_with(&self, agent: &Enrolled, bans: usize) -> Link {
         let mut link = self.open(Some(agent.identity.clone())).await.unwrap();
         link.say(hello()).await;
         let welcome = link.hear(|message| matches!(message, FromServer::Welcome(_))).await;
@@ -115,8 +121,15 @@ impl Portal {
         link.hear(|message| matches!(message, FromServer::Policy(_))).await;
         // Agents here say that they know no bans, so they get the set: what changes after it comes as a delta.
         let set = link.hear(|message| matches!(message, FromServer::BanSnapshot(_))).await;
-        assert!(matches!(set, FromServer::BanSnapshot(part) if part.bans.is_empty() && part.parts == 1));
+        assert!(matches!(set, FromServer::BanSnapshot(part) if part.bans.len() == bans && part.parts == 1));
         link
+    }
+
+    async fn audit(&self) -> Vec<AuditRow> {
+        let mut tx = self.server.ctx.store().tenant(self.tenant).await.unwrap();
+        let rows = store::audit::chain(&mut tx, 0, 10_000).await.unwrap();
+        tx.commit().await.unwrap();
+        rows
     }
 
     async fn block(&self, net: &str) {
@@ -144,6 +157,14 @@ impl Link {
         })
         .await
         .expect("the message comes in time")
+    }
+
+    /// Reports a batch; the number of the last ban when it was stored.
+    async fn report(&mut self, batch: &ReportBatch) -> i64 {
+        self.say(FromAgent::Report(batch.clone())).await;
+        let wanted = |message: &FromServer| matches!(message, FromServer::ReportAck(ack) if ack.batch_id == batch.id);
+        let FromServer::ReportAck(ack) = self.hear(wanted).await else { unreachable!() };
+        ack.ban_seq
     }
 
     /// How the stream ends.
@@ -316,17 +337,54 @@ async fn a_batch_is_stored_once_however_often_it_comes() {
     let mut link = portal.connect(&agent).await;
     let report = batch(&portal, BanId(Uuid::now_v7()), "203.0.113.9/32");
     for _ in 0..3 {
-        link.say(FromAgent::Report(report.clone())).await;
-        let FromServer::ReportAck(ack) = link.hear(|message| matches!(message, FromServer::ReportAck(_))).await else {
-            unreachable!()
-        };
-        assert_eq!((ack.batch_id, ack.ban_seq), (report.id, 1));
+        assert_eq!(link.report(&report).await, 1);
     }
     let page: Value =
         portal.server.done(&portal.admin, Operation::ListBlockedIps, json!({ "filter": {}, "after": null })).await;
     assert_eq!(page["total"], 1);
     assert_eq!(page["rows"][0]["pbx_name"], "hq");
     assert!(portal.server.audited(portal.tenant, Operation::LinkAgent).await >= 2, "connected, and the batch");
+}
+
+/// Twice, out of order, again on another stream, again after the ban was lifted, and under another number.
+#[tokio::test]
+async fn duplicate_reordered_and_replayed_batches_change_nothing_twice() {
+    let portal = Portal::start().await;
+    let agent = portal.enrolled("hq").await;
+    let batches: Vec<ReportBatch> =
+        (1..=6).map(|host| batch(&portal, BanId(Uuid::now_v7()), &format!("203.0.113.{host}/32"))).collect();
+    let mut link = portal.connect(&agent).await;
+    for number in [5, 1, 1, 4, 0, 5, 3, 2, 0] {
+        link.report(&batches[number]).await;
+    }
+    drop(link);
+    let mut link = portal.connect_with(&agent, 6).await;
+    for batch in batches.iter().rev() {
+        assert_eq!(link.report(batch).await, 6);
+    }
+    let list = async || -> Value {
+        portal.server.done(&portal.admin, Operation::ListBlockedIps, json!({ "filter": {}, "after": null })).await
+    };
+    let page = list().await;
+    assert_eq!(page["total"], 6);
+    let lifted = page["rows"][0]["id"].clone();
+    let batch =
+        batches.iter().find(|batch| matches!(&batch.events[0], ReportEvent::Detected(ban) if json!(ban.id) == lifted));
+    let _: Value = portal.server.done(&portal.admin, Operation::UnblockIps, json!({ "ids": [lifted] })).await;
+    let batch = batch.unwrap();
+    assert_eq!(link.report(batch).await, 7);
+    assert_eq!(link.report(&ReportBatch { id: BatchId(Uuid::now_v7()), ..batch.clone() }).await, 7);
+    assert_eq!(list().await["total"], 5, "what was lifted stays lifted");
+
+    // Each was stored once: one row of the log for each, and a set whose digest is that of its bans.
+    let stored = portal.audit().await.iter().filter(|row| row.details.contains("\"batch\"")).count();
+    let mut tx = portal.server.ctx.store().tenant(portal.tenant).await.unwrap();
+    let set = store::ban_set::read(&mut tx).await.unwrap();
+    let bans = store::blocked_ips::entries(&mut tx).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!((stored, set.seq, set.digest), (6, 7, BanDigest::of(&bans)));
+    let verdicts = actions::audit::verify_all(&portal.server.ctx).await.unwrap();
+    assert!(verdicts.iter().all(|(_, verdict)| verdict.broken.is_none()));
 }
 
 #[tokio::test]
@@ -368,6 +426,9 @@ async fn a_newer_stream_of_the_same_pbx_takes_over() {
     let mut second = portal.connect(&agent).await;
     // Without a word from its agent.
     assert_eq!(first.end().await, Some(Code::Aborted));
+    // Its agent was there, so there are two.
+    let told = portal.audit().await.iter().filter(|row| row.details.contains("another_agent")).count();
+    assert_eq!(told, 1);
     portal.block("203.0.113.9").await;
     second.hear(|message| matches!(message, FromServer::BanDelta(_))).await;
 }
