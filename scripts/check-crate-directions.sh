@@ -17,7 +17,7 @@ declare -A may_use=(
 )
 
 # Nothing but tests and benchmarks may use these; they may use everything.
-for_tests=" bench testbed "
+for_tests=" bench drills testbed "
 
 failed=0
 siblings=" ${!may_use[*]}$for_tests"

@@ -41,6 +41,7 @@ system_packages() {
         have chromium || wanted+=(chromium fonts-dejavu-core)
         have ping || wanted+=(iputils-ping)
         have nats-server || wanted+=(nats-server)
+        have faketime || wanted+=(faketime)
     fi
     for package in "${wanted[@]}"; do
         [ "$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null)" = "install ok installed" ] || missing+=("$package")

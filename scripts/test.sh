@@ -43,8 +43,10 @@ everything() {
     scripts/install-tools.sh test
     lint
     step "Queries against the schema" scripts/test-postgres.sh scripts/check-queries.sh
-    [ "$(id -u)" = 0 ] || left_out+=("Packets in network namespaces, and the journeys with a real Asterisk: they need root")
-    step "Tests" scripts/test-postgres.sh cargo nextest run --locked --workspace --exclude frontend --no-fail-fast
+    [ "$(id -u)" = 0 ] || left_out+=("Packets in network namespaces, the drills, and the journeys with a real Asterisk: they need root")
+    step "Tests" scripts/test-postgres.sh cargo nextest run --locked --workspace --exclude frontend --no-fail-fast -E 'not package(drills)'
+    # The same build. A drill mostly waits, so more of them run at a time than there are cores.
+    step "Drills" cargo nextest run --locked --workspace --exclude frontend --no-fail-fast -E 'package(drills)' -j 6
     step "Fuzzing, ${RINGFENCE_FUZZ_SECONDS:=15} s a target" fuzz/run.sh "$RINGFENCE_FUZZ_SECONDS"
     step "Release build" scripts/build.sh
     [ "$(id -u)" != 0 ] || step "Real Asterisk" testbed/asterisk-rootfs.sh
@@ -76,6 +78,6 @@ say "Result"
 [ ${#left_out[@]} = 0 ] || printf '    left out  %s\n' "${left_out[@]}"
 [ ${#failed[@]} = 0 ] || printf '    FAILED    %s\n' "${failed[@]}"
 # The runners' own sums last.
-grep -h 'Summary \[' "$logs/Tests" 2>/dev/null || true
+grep -h 'Summary \[' "$logs/Tests" "$logs/Drills" 2>/dev/null || true
 grep -hE '^ +[0-9]+ (passed|failed|skipped|flaky|did not run|interrupted)' "$logs/Journeys" 2>/dev/null || true
 [ ${#failed[@]} = 0 ] || exit 1
