@@ -1,9 +1,10 @@
-//! PBXes: add, connect, rename, revoke, remove.
+//! PBXes: add, connect, rename, revoke, remove; how many phones a change may cost before they take it back.
 
 use policy::authz::Operation;
 use policy::ids::PbxId;
 use policy::pbxes::{EnrolmentCommand, Pbx};
 use policy::people;
+use policy::safety::{PhoneLossLimit, parse_phone_loss_limit};
 use time::Duration;
 use uuid::Uuid;
 
@@ -127,4 +128,28 @@ async fn remove_inner(act: &mut Act<'_>, id: PbxId) -> Result<(), ActError> {
     store::pbxes::remove(&mut act.tx, id).await?;
     act.publish(Topic::Pbxes);
     Ok(())
+}
+
+/// How many phones a change may cost before PBXes take it back.
+pub async fn phone_loss_limit(ctx: &Ctx, caller: &Caller) -> Result<PhoneLossLimit, ActError> {
+    let mut act = Act::begin(ctx, caller, Operation::ShowPhoneLossLimit).await?;
+    let policy = store::tenants::policy(&mut act.tx).await?;
+    act.finish(policy.map(|(_, _, limit)| limit).ok_or(ActError::NotFound)).await
+}
+
+/// Sets that limit, typed as a whole number of percent. PBXes get it with the next revision of the policy.
+pub async fn set_phone_loss_limit(ctx: &Ctx, caller: &Caller, percent: String) -> Result<PhoneLossLimit, ActError> {
+    let mut act = Act::begin(ctx, caller, Operation::SetPhoneLossLimit).await?;
+    let result = set_phone_loss_limit_inner(&mut act, &percent).await;
+    act.finish(result).await
+}
+
+async fn set_phone_loss_limit_inner(act: &mut Act<'_>, percent: &str) -> Result<PhoneLossLimit, ActError> {
+    let limit = parse_phone_loss_limit(percent).map_err(|message| ActError::field("percent", message))?;
+    act.subject(format!("{} %", limit.percent()));
+    let before = store::tenants::set_phone_loss_limit(&mut act.tx, limit).await?;
+    act.detail("before", before.percent());
+    act.publish(Topic::Pbxes);
+    act.raise_revision().await?;
+    Ok(limit)
 }

@@ -13,7 +13,7 @@ pub enum Permission {
     WriteAllowedIps,
     /// Block and unblock addresses.
     WriteBlockedIps,
-    /// Add, rename, revoke and remove PBXes.
+    /// Add, rename, revoke and remove PBXes, and say which changes they take back.
     WritePbxes,
     /// Read, export and verify the audit log.
     ReadAudit,
@@ -30,7 +30,7 @@ impl Permission {
             Self::ReadNetwork => "see the overview, PBXes, allowed and blocked IPs",
             Self::WriteAllowedIps => "allow addresses",
             Self::WriteBlockedIps => "block and unblock addresses",
-            Self::WritePbxes => "add, rename, revoke and remove PBXes",
+            Self::WritePbxes => "add, rename, revoke and remove PBXes, and say which changes they take back",
             Self::ReadAudit => "read and verify the audit log",
         }
     }
@@ -186,6 +186,10 @@ operations! {
     RevokePbx = "pbxes/revoke", Need::Permission(Permission::WritePbxes), true;
     /// Remove a PBX and what is known of it.
     RemovePbx = "pbxes/remove", Need::Permission(Permission::WritePbxes), true;
+    /// How many phones a change may cost before PBXes take it back.
+    ShowPhoneLossLimit = "pbxes/phone_loss_limit", Need::Permission(Permission::ReadNetwork), false;
+    /// Change that.
+    SetPhoneLossLimit = "pbxes/set_phone_loss_limit", Need::Permission(Permission::WritePbxes), true;
     /// List allowed IPs.
     ListAllowedIps = "allowed_ips/list", Need::Permission(Permission::ReadNetwork), false;
     /// Allow an address, network or domain name.

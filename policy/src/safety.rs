@@ -41,11 +41,22 @@ impl PhoneLossLimit {
     }
 }
 
+/// The limit as somebody typed it: a whole number of percent.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn parse_phone_loss_limit(text: &str) -> Result<PhoneLossLimit, &'static str> {
+    let percent = text.trim().trim_end_matches('%').trim_end().parse::<u32>().map_err(|_| NOT_A_SHARE)?;
+    PhoneLossLimit::try_from(percent)
+}
+
+const NOT_A_SHARE: &str = "A whole number from 0 to 100.";
+
 impl TryFrom<u32> for PhoneLossLimit {
     type Error = &'static str;
 
     fn try_from(percent: u32) -> Result<Self, Self::Error> {
-        if percent <= 100 { Ok(Self(percent)) } else { Err("A whole number from 0 to 100.") }
+        if percent <= 100 { Ok(Self(percent)) } else { Err(NOT_A_SHARE) }
     }
 }
 
@@ -131,6 +142,10 @@ pub fn differences(before: Option<&PolicySnapshot>, after: &PolicySnapshot) -> V
     if before.is_some_and(|before| before.detection != after.detection) {
         lines.push("another detection rule".to_owned());
     }
+    let limits = before.map(|before| (before.phone_loss_limit, after.phone_loss_limit));
+    if let Some((old, new)) = limits.filter(|(old, new)| old != new) {
+        lines.push(format!("may cost {} % of the phones, before {} %", new.percent(), old.percent()));
+    }
     if lines.len() > WITHHELD_MAX {
         let more = lines.len() - (WITHHELD_MAX - 1);
         lines.truncate(WITHHELD_MAX - 1);
@@ -162,6 +177,12 @@ mod tests {
         assert!(!all.exceeded(1_000, 1_000));
         assert!(PhoneLossLimit::try_from(101).is_err());
         assert!(serde_json::from_str::<PhoneLossLimit>("101").is_err());
+        for (text, percent) in [("0", 0), (" 35 ", 35), ("100 %", 100)] {
+            assert_eq!(parse_phone_loss_limit(text), Ok(PhoneLossLimit(percent)), "{text:?}");
+        }
+        for text in ["", "%", "-1", "101", "2.5", "1e2", "99999999999", "twenty", "٣"] {
+            assert_eq!(parse_phone_loss_limit(text), Err(NOT_A_SHARE), "{text:?}");
+        }
     }
 
     #[test]
@@ -194,9 +215,15 @@ mod tests {
         };
         let mut after = policy(&["203.0.113.7", "sip.example.com"]);
         after.detection.failures = 9;
+        after.phone_loss_limit = PhoneLossLimit(35);
         assert_eq!(
             differences(Some(&policy(&["203.0.113.0/24", "sip.example.com"])), &after),
-            ["no longer allowed: 203.0.113.0/24", "newly allowed: 203.0.113.7", "another detection rule"]
+            [
+                "no longer allowed: 203.0.113.0/24",
+                "newly allowed: 203.0.113.7",
+                "another detection rule",
+                "may cost 35 % of the phones, before 20 %",
+            ]
         );
         assert_eq!(differences(None, &policy(&["10.0.0.1"])), ["newly allowed: 10.0.0.1"]);
         let many: Vec<String> = (0..200).map(|n| format!("10.0.0.{n}")).collect();

@@ -43,6 +43,24 @@ pub async fn policy_trace(tx: &mut TenantTx) -> Result<Option<TraceParent>, Stor
     Ok(trace.as_deref().and_then(TraceParent::parse))
 }
 
+/// Sets how many phones a change may cost before PBXes take it back; answers what it was.
+pub async fn set_phone_loss_limit(tx: &mut TenantTx, limit: PhoneLossLimit) -> Result<PhoneLossLimit, StoreError> {
+    let id = tx.tenant().0;
+    let before = sqlx::query_scalar!(
+        "UPDATE tenants SET phone_loss_limit_percent = $2 FROM (SELECT id, phone_loss_limit_percent FROM tenants WHERE id = $1 FOR NO KEY UPDATE) AS before WHERE tenants.id = before.id RETURNING before.phone_loss_limit_percent",
+        id,
+        limit.percent().cast_signed(),
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(phone_loss_limit(before))
+}
+
+/// The column's check lets no other numbers in.
+fn phone_loss_limit(percent: i32) -> PhoneLossLimit {
+    PhoneLossLimit::try_from(percent.unsigned_abs()).unwrap_or_default()
+}
+
 /// The revision of the tenant's policy and its detection rule; `None` when there is no such tenant.
 pub async fn policy(tx: &mut TenantTx) -> Result<Option<(i64, DetectionRule, PhoneLossLimit)>, StoreError> {
     let id = tx.tenant().0;
@@ -59,8 +77,7 @@ pub async fn policy(tx: &mut TenantTx) -> Result<Option<(i64, DetectionRule, Pho
             ban_seconds: row.detect_ban_seconds.unsigned_abs(),
             max_ban_seconds: row.detect_max_ban_seconds.unsigned_abs(),
         };
-        let limit = PhoneLossLimit::try_from(row.phone_loss_limit_percent.unsigned_abs()).unwrap_or_default();
-        (row.policy_revision, rule, limit)
+        (row.policy_revision, rule, phone_loss_limit(row.phone_loss_limit_percent))
     }))
 }
 

@@ -52,3 +52,29 @@ async fn the_overview_tells_what_needs_someone() {
     let enforcement = actions::enforcement::show(&portal.ctx, &caller).await.unwrap();
     assert_eq!(enforcement.behind, ["hq"]);
 }
+
+#[tokio::test]
+async fn a_limit_reaches_pbxes_with_a_new_revision_and_is_the_tenants_own() {
+    let portal = Portal::new().await;
+    let (ours, theirs) = (portal.tenant("acme").await, portal.tenant("bolt").await);
+    let ctx = &portal.ctx;
+    let before = actions::agents::policy(ctx, ours.tenant_id).await.unwrap();
+    assert_eq!(
+        (before.phone_loss_limit.percent(), pbxes::phone_loss_limit(ctx, &ours).await.unwrap().percent()),
+        (20, 20)
+    );
+
+    pbxes::set_phone_loss_limit(ctx, &ours, " 35 % ".to_owned()).await.unwrap();
+    let row = portal.assert_audited(&ours, "pbxes/set_phone_loss_limit", Outcome::Done).await;
+    assert_eq!(row.subject, "35 %");
+    assert!(row.details.contains("\"before\":20"), "{}", row.details);
+    let after = actions::agents::policy(ctx, ours.tenant_id).await.unwrap();
+    assert_eq!((after.phone_loss_limit.percent(), after.revision), (35, before.revision + 1));
+    assert_eq!(pbxes::phone_loss_limit(ctx, &theirs).await.unwrap().percent(), 20);
+
+    for bad in ["", "101", "-1", "2.5", "many"] {
+        field_error(pbxes::set_phone_loss_limit(ctx, &ours, bad.to_owned()).await, "percent");
+        portal.assert_audited(&ours, "pbxes/set_phone_loss_limit", Outcome::Refused).await;
+    }
+    assert_eq!(pbxes::phone_loss_limit(ctx, &ours).await.unwrap().percent(), 35);
+}

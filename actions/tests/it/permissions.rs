@@ -22,6 +22,7 @@ async fn attempt(portal: &Portal, caller: &Caller, operation: &str) -> ActError 
         "pbxes/rename" => pbxes::rename(ctx, caller, PbxId(id), "x".to_owned()).await,
         "pbxes/revoke" => pbxes::revoke(ctx, caller, PbxId(id)).await,
         "pbxes/remove" => pbxes::remove(ctx, caller, PbxId(id)).await,
+        "pbxes/set_phone_loss_limit" => pbxes::set_phone_loss_limit(ctx, caller, "35".to_owned()).await.map(drop),
         "allowed_ips/add" => allowed_ips::add(ctx, caller, allow, true).await.map(drop),
         "allowed_ips/edit" => allowed_ips::edit(ctx, caller, AllowedIpId(id), allow, true).await.map(drop),
         "allowed_ips/delete" => allowed_ips::delete(ctx, caller, vec![AllowedIpId(id)], false).await.map(drop),

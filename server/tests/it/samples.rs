@@ -39,6 +39,7 @@ pub fn body(operation: Operation, things: &Things) -> Value {
         | Operation::ShowOverview
         | Operation::ShowEnforcement
         | Operation::ListPbxes
+        | Operation::ShowPhoneLossLimit
         | Operation::AllowMyAddress
         | Operation::VerifyAudit => json!({}),
         Operation::SignUp => {
@@ -55,6 +56,7 @@ pub fn body(operation: Operation, things: &Things) -> Value {
         Operation::AddPbx => json!({ "name": "second" }),
         Operation::RenewEnrolment | Operation::RevokePbx | Operation::RemovePbx => json!({ "id": things.pbx }),
         Operation::RenamePbx => json!({ "id": things.pbx, "name": "renamed" }),
+        Operation::SetPhoneLossLimit => json!({ "percent": "35" }),
         Operation::ListAllowedIps => json!({ "search": "198.51.100.1", "after": null }),
         Operation::AddAllowedIp => {
             json!({ "form": { "target": "192.0.2.64/28", "note": "office", "expires_at": "2100-01-01T00:00:00Z" }, "insist": false })

@@ -40,6 +40,8 @@ fn takes_id(operation: Operation) -> bool {
         | Operation::ShowEnforcement
         | Operation::ListPbxes
         | Operation::AddPbx
+        | Operation::ShowPhoneLossLimit
+        | Operation::SetPhoneLossLimit
         | Operation::ListAllowedIps
         | Operation::AddAllowedIp
         | Operation::AllowMyAddress
@@ -72,6 +74,7 @@ async fn everything(server: &TestServer, person: &Person) -> String {
     let mut all = String::new();
     for (list, body) in [
         (Operation::ListPbxes, json!({})),
+        (Operation::ShowPhoneLossLimit, json!({})),
         (Operation::ListAllowedIps, json!({ "search": "", "after": null })),
         (Operation::ListBlockedIps, json!({ "filter": {}, "after": null })),
         (Operation::ListAudit, json!({ "filter": {}, "after": null })),
