@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::blocked_ips::short_duration;
 use crate::ids::PbxId;
 use crate::safety::{Drift, Withheld};
 
@@ -10,6 +11,8 @@ use crate::safety::{Drift, Withheld};
 pub const HEARTBEAT_SECONDS: u32 = 4;
 /// After this many seconds without a word an agent is offline.
 pub const OFFLINE_AFTER_SECONDS: i64 = 12;
+/// From so many seconds on people are told that the clock of a PBX is off.
+const CLOCK_APART_SECONDS: i64 = 5;
 
 /// What an agent is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +103,14 @@ pub struct EnrolmentCommand {
     pub expires_at: OffsetDateTime,
 }
 
+/// How far the clock of a PBX is from the server's, in words, where it matters: what ends there ends by that clock.
+/// `apart_ms` is its time less the server's.
+pub fn clock_apart(apart_ms: i64) -> Option<String> {
+    let seconds = apart_ms.saturating_abs() / 1000;
+    let side = if apart_ms < 0 { "behind" } else { "ahead" };
+    (seconds >= CLOCK_APART_SECONDS).then(|| format!("clock {} {side}", short_duration(seconds)))
+}
+
 /// A PBX whose agent is up to date, for tests of what sums PBXes up.
 #[cfg(test)]
 pub(crate) fn sample(name: &str, state: PbxState) -> Pbx {
@@ -130,5 +141,19 @@ pub(crate) fn sample(name: &str, state: PbxState) -> Pbx {
         registered: 12,
         dropped: 0,
         clock_ahead_ms: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_off_is_told_with_its_side() {
+        assert_eq!(clock_apart(4_999), None);
+        assert_eq!(clock_apart(-200), None);
+        assert_eq!(clock_apart(5_000).as_deref(), Some("clock 5 s ahead"));
+        assert_eq!(clock_apart(-3_600_000).as_deref(), Some("clock 1 h behind"));
+        assert!(clock_apart(i64::MIN).is_some());
     }
 }
