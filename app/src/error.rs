@@ -1,13 +1,14 @@
 //! What a server function answers when it did not do what was asked: a code the pages act on, and words for people.
 
 use leptos::prelude::*;
-use leptos::server_fn::codec::JsonEncoding;
 use policy::fields::FieldError;
 use serde::{Deserialize, Serialize};
 
+use crate::json::JsonEncoding;
+
 /// The only error that leaves the server. Holds nothing internal: details are in the server's log under the error id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[serde(tag = "code", rename_all = "snake_case")]
+#[serde(into = "Told", try_from = "Told")]
 pub enum ApiError {
     /// Nobody is logged in, or the session ended.
     #[error("Your session has ended. Log in again.")]
@@ -72,6 +73,66 @@ impl ApiError {
     }
 }
 
+/// An error as it is sent: its code, and beside it what it holds.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Told {
+    code: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fields: Vec<FieldError>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    error_id: String,
+}
+
+impl From<ApiError> for Told {
+    fn from(error: ApiError) -> Self {
+        let code = |code: &str| Self { code: code.to_owned(), ..Self::default() };
+        match error {
+            ApiError::SignedOut => code("signed_out"),
+            ApiError::SecondFactorNeeded => code("second_factor_needed"),
+            ApiError::Forbidden => code("forbidden"),
+            ApiError::NotFound => code("not_found"),
+            ApiError::Invalid { fields } => Self { fields, ..code("invalid") },
+            ApiError::NeedsInsisting { message } => Self { message, ..code("needs_insisting") },
+            ApiError::Refused { message } => Self { message, ..code("refused") },
+            ApiError::TooMany { retry_after_seconds } => {
+                Self { retry_after_seconds: Some(retry_after_seconds), ..code("too_many") }
+            }
+            ApiError::Internal { error_id } => Self { error_id, ..code("internal") },
+            ApiError::Malformed => code("malformed"),
+            ApiError::Unreachable => code("unreachable"),
+            ApiError::NewVersion => code("new_version"),
+        }
+    }
+}
+
+impl TryFrom<Told> for ApiError {
+    type Error = &'static str;
+
+    fn try_from(told: Told) -> Result<Self, Self::Error> {
+        let Told { code, fields, message, retry_after_seconds, error_id } = told;
+        Ok(match code.as_str() {
+            "signed_out" => Self::SignedOut,
+            "second_factor_needed" => Self::SecondFactorNeeded,
+            "forbidden" => Self::Forbidden,
+            "not_found" => Self::NotFound,
+            "invalid" => Self::Invalid { fields },
+            "needs_insisting" => Self::NeedsInsisting { message },
+            "refused" => Self::Refused { message },
+            "too_many" => Self::TooMany { retry_after_seconds: retry_after_seconds.unwrap_or_default() },
+            "internal" => Self::Internal { error_id },
+            "malformed" => Self::Malformed,
+            "unreachable" => Self::Unreachable,
+            "new_version" => Self::NewVersion,
+            _ => return Err("not the code of an error"),
+        })
+    }
+}
+
 /// Code of a page that could not be fetched.
 impl From<leptos::wasm_split::SplitLoaderError> for ApiError {
     fn from(_: leptos::wasm_split::SplitLoaderError) -> Self {
@@ -105,6 +166,42 @@ impl FromServerFnError for ApiError {
             | ServerFnErrorErr::UnsupportedRequestMethod(_)
             | ServerFnErrorErr::ServerError(_)
             | ServerFnErrorErr::MiddlewareError(_) => Self::Unreachable,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_sent_with_their_code_and_come_back() {
+        let all = [
+            (ApiError::SignedOut, r#"{"code":"signed_out"}"#),
+            (ApiError::SecondFactorNeeded, r#"{"code":"second_factor_needed"}"#),
+            (ApiError::Forbidden, r#"{"code":"forbidden"}"#),
+            (ApiError::NotFound, r#"{"code":"not_found"}"#),
+            (
+                ApiError::Invalid { fields: vec![FieldError::new("net", "Enter an address.")] },
+                r#"{"code":"invalid","fields":[{"field":"net","message":"Enter an address."}]}"#,
+            ),
+            (
+                ApiError::NeedsInsisting { message: "Wide.".to_owned() },
+                r#"{"code":"needs_insisting","message":"Wide."}"#,
+            ),
+            (ApiError::Refused { message: "No.".to_owned() }, r#"{"code":"refused","message":"No."}"#),
+            (ApiError::TooMany { retry_after_seconds: 0 }, r#"{"code":"too_many","retry_after_seconds":0}"#),
+            (ApiError::Internal { error_id: "ab12".to_owned() }, r#"{"code":"internal","error_id":"ab12"}"#),
+            (ApiError::Malformed, r#"{"code":"malformed"}"#),
+            (ApiError::Unreachable, r#"{"code":"unreachable"}"#),
+            (ApiError::NewVersion, r#"{"code":"new_version"}"#),
+        ];
+        for (error, json) in all {
+            assert_eq!(serde_json::to_string(&error).unwrap(), json);
+            assert_eq!(serde_json::from_str::<ApiError>(json).unwrap(), error);
+        }
+        for none in ["{}", r#"{"code":"other"}"#, "null"] {
+            assert!(serde_json::from_str::<ApiError>(none).is_err());
         }
     }
 }

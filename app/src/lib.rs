@@ -22,6 +22,7 @@ pub mod enforcement;
 pub mod error;
 mod frame;
 mod go;
+pub mod json;
 mod live;
 mod load;
 mod look;

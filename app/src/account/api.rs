@@ -1,11 +1,11 @@
 //! Server functions of sign-up, login, second factor and password reset. A few lines each: parse, one action, return.
 
 use leptos::prelude::*;
-use leptos::server_fn::codec::Json;
 use policy::account::{Me, PasswordStrength, SignUpForm, Stage, TotpSetup};
 use policy::ids::TenantId;
 
 use crate::error::ApiError;
+use crate::json::Json;
 
 #[cfg(feature = "ssr")]
 use crate::context;

@@ -1,12 +1,12 @@
 //! Server functions of Allowed IPs. A few lines each: parse, one action, return.
 
 use leptos::prelude::*;
-use leptos::server_fn::codec::Json;
 use policy::allowed_ips::{Added, AllowedIp, AllowedIpForm};
 use policy::ids::AllowedIpId;
 use policy::paging::Page;
 
 use crate::error::ApiError;
+use crate::json::Json;
 
 #[cfg(feature = "ssr")]
 use crate::context;

@@ -1,11 +1,11 @@
 //! Server functions of the audit log. A few lines each: parse, one action, return.
 
 use leptos::prelude::*;
-use leptos::server_fn::codec::Json;
 use policy::audit::{AuditFilter, AuditRow, ChainVerdict};
 use policy::paging::Page;
 
 use crate::error::ApiError;
+use crate::json::Json;
 
 #[cfg(feature = "ssr")]
 use crate::context;

@@ -10,6 +10,7 @@ use crate::audit::page::{OutcomeWord, Place};
 use crate::audit::words;
 use crate::calls::Loader;
 use crate::clock::Instant;
+use crate::json;
 use crate::look::Look;
 use crate::ui::panel::SidePanel;
 
@@ -27,7 +28,10 @@ pub(crate) fn RowPanel(loader: Loader<Page<AuditRow>>, place: Place) -> impl Int
 fn Shown(row: AuditRow, place: Place) -> impl IntoView {
     let AuditRow { seq, at, actor, action, outcome, subject, details, source, previous_hash, hash, .. } = row;
     let what = words::what(&action, &details).to_owned();
-    let details = if details.is_empty() || details == "{}" { None } else { Some(details) };
+    let details = json::members(&details)
+        .into_iter()
+        .map(|(name, value)| view! { <dt>{words::detail(&name).to_owned()}</dt> <dd class="detail">{value}</dd> })
+        .collect_view();
     let source = (!source.is_empty()).then_some(source);
     view! {
         <SidePanel title=format!("Row {seq}") close=move |()| place.close()>
@@ -42,7 +46,7 @@ fn Shown(row: AuditRow, place: Place) -> impl IntoView {
                 {source.map(|source| view! { <dt>"From"</dt> <dd class="mono">{source}</dd> })}
                 <dt>"Action"</dt>
                 <dd class="mono">{action}</dd>
-                {details.map(|details| view! { <dt>"Details"</dt> <dd><code class="digest">{details}</code></dd> })}
+                {details}
                 <dt>"Hash"</dt>
                 <dd><code class="digest">{hexadecimal(&hash)}</code></dd>
                 <dt>"Hash before"</dt>

@@ -5,6 +5,9 @@ pub(crate) fn what<'a>(name: &'a str, details: &str) -> &'a str {
     match name {
         "agent/link" if details.contains("\"batch\"") => "Detected and blocked",
         "agent/link" if details.contains("\"refused_revision\"") => "Refused a policy",
+        "agent/link" if details.contains("\"withheld\"") => "Took changes back",
+        "agent/link" if details.contains("\"found\"") => "Found its firewall changed",
+        "agent/link" if details.contains("\"renewed\"") => "Renewed its certificate",
         other => action(other),
     }
 }
@@ -28,6 +31,7 @@ fn action(name: &str) -> &str {
         "pbxes/rename" => "Renamed a PBX",
         "pbxes/revoke" => "Revoked a PBX",
         "pbxes/remove" => "Removed a PBX",
+        "pbxes/set_phone_loss_limit" => "Changed how many phones a change may cost",
         "allowed_ips/add" => "Allowed",
         "allowed_ips/edit" => "Changed an allowed entry",
         "allowed_ips/delete" => "Deleted from Allowed IPs",
@@ -39,6 +43,38 @@ fn action(name: &str) -> &str {
         "blocked_ips/unblock_and_allow" => "Unblocked and allowed",
         "agent/enrol" => "Enrolled its agent",
         "agent/link" => "Connected",
+        other => other,
+    }
+}
+
+/// A detail's name in words; as it is where there are none.
+pub(crate) fn detail(name: &str) -> &str {
+    match name {
+        "added" => "Added",
+        "batch" => "Report",
+        "before" => "Before",
+        "certificate" => "Certificate",
+        "connected" => "Agent version",
+        "count" => "How many",
+        "expired" => "Ended",
+        "found" => "Found",
+        "hostname" => "Host",
+        "insisted" => "Insisted",
+        "lengthened" => "Lengthened",
+        "lifted_bans" => "Bans lifted",
+        "networks" => "Networks",
+        "note" => "Note",
+        "reason" => "Reason",
+        "refused" => "Why not",
+        "refused_revision" => "Refused revision",
+        "renewed" => "New certificate",
+        "repaired" => "Repaired",
+        "revision" => "Policy revision",
+        "search" => "Search",
+        "seconds" => "Seconds",
+        "skipped" => "There already",
+        "targets" => "Entries",
+        "withheld" => "Taken back",
         other => other,
     }
 }

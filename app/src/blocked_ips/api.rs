@@ -1,12 +1,12 @@
 //! Server functions of Blocked IPs. A few lines each: parse, one action, return.
 
 use leptos::prelude::*;
-use leptos::server_fn::codec::Json;
 use policy::blocked_ips::{Blocked, BlockedIp, BlockedIpDetails, BlockedIpFilter, BlockedIpForm};
 use policy::ids::BanId;
 use policy::paging::Page;
 
 use crate::error::ApiError;
+use crate::json::Json;
 
 #[cfg(feature = "ssr")]
 use crate::context;

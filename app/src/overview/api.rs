@@ -1,10 +1,10 @@
 //! The overview page's server function. A few lines each: parse, one action, return.
 
 use leptos::prelude::*;
-use leptos::server_fn::codec::Json;
 use policy::overview::Overview;
 
 use crate::error::ApiError;
+use crate::json::Json;
 
 #[cfg(feature = "ssr")]
 use crate::context;

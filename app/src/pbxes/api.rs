@@ -1,11 +1,12 @@
 //! Server functions of PBXes. A few lines each: parse, one action, return.
 
 use leptos::prelude::*;
-use leptos::server_fn::codec::Json;
 use policy::ids::PbxId;
 use policy::pbxes::{EnrolmentCommand, Pbx};
+use policy::safety::PhoneLossLimit;
 
 use crate::error::ApiError;
+use crate::json::Json;
 
 #[cfg(feature = "ssr")]
 use crate::context;
@@ -50,4 +51,18 @@ pub async fn revoke(id: PbxId) -> Result<(), ApiError> {
 pub async fn remove(id: PbxId) -> Result<(), ApiError> {
     let (ctx, caller) = context::caller().await?;
     Ok(actions::pbxes::remove(&ctx, &caller, id).await?)
+}
+
+/// How many phones a change may cost before PBXes take it back.
+#[server(name = ShowPhoneLossLimit, prefix = "/api", endpoint = "pbxes/phone_loss_limit", input = Json, output = Json)]
+pub async fn phone_loss_limit() -> Result<PhoneLossLimit, ApiError> {
+    let (ctx, caller) = context::caller().await?;
+    Ok(actions::pbxes::phone_loss_limit(&ctx, &caller).await?)
+}
+
+/// Sets that limit, in percent.
+#[server(prefix = "/api", endpoint = "pbxes/set_phone_loss_limit", input = Json, output = Json)]
+pub async fn set_phone_loss_limit(percent: String) -> Result<PhoneLossLimit, ApiError> {
+    let (ctx, caller) = context::caller().await?;
+    Ok(actions::pbxes::set_phone_loss_limit(&ctx, &caller, percent).await?)
 }
