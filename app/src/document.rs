@@ -11,7 +11,7 @@ use leptos::prelude::*;
 use leptos_meta::MetaTags;
 
 use crate::App;
-use crate::routes::is_list;
+use crate::routes::piece_of;
 
 /// Applies what the browser keeps (theme, folded navigation) before anything is painted.
 const BEFORE_PAINT: &str = "try{const e=document.documentElement,t=localStorage.getItem('ringfence-theme'),\
@@ -25,17 +25,17 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
     let files = FILES.get_or_init(|| Files::find(&options));
     let nonce = use_nonce();
     let path = use_context::<Parts>().map(|parts| parts.uri.path().to_owned()).unwrap_or_default();
-    // Elsewhere the program fetches the lists itself, once the page works.
-    let lists = if is_list(&path) { files.lists.clone() } else { Vec::new() };
-    let preload = |file: String| view! { <link rel="preload" href=file r#as="fetch" r#type="application/wasm" crossorigin="anonymous" /> };
-    let start = format!(
-        "import({js:?}).then(m=>m.default({{module_or_path:{wasm:?}}}).then(()=>m.hydrate()))",
-        js = files.js,
-        wasm = files.wasm
-    );
+    // The program fetches what else it needs itself, once the page works.
+    let first = piece_of(&path).and_then(|piece| Some((piece, files.first.get(piece)?.clone())));
+    let (first, wasm) = match first {
+        Some((piece, wasm)) => (Some(piece), wasm),
+        None => (None, files.wasm.clone()),
+    };
+    let start =
+        format!("import({js:?}).then(m=>m.default({{module_or_path:{wasm:?}}}).then(()=>m.hydrate()))", js = files.js);
     view! {
         <!DOCTYPE html>
-        <html lang="en">
+        <html lang="en" data-first=first>
             <head>
                 <meta charset="utf-8" />
                 <meta name="viewport" content="width=device-width, initial-scale=1" />
@@ -46,8 +46,7 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
                 <link rel="icon" type="image/svg+xml" href="/favicon.svg" />
                 <link rel="modulepreload" href=files.js.clone() nonce=nonce.clone() />
                 {files.split.clone().map(|split| view! { <link rel="modulepreload" href=split nonce=nonce.clone() /> })}
-                {preload(files.wasm.clone())}
-                {lists.into_iter().map(preload).collect_view()}
+                <link rel="preload" href=wasm r#as="fetch" r#type="application/wasm" crossorigin="anonymous" />
                 <script type="module" nonce=nonce>{start}</script>
                 <AutoReload options=options />
                 <MetaTags />
@@ -72,8 +71,8 @@ struct Files {
     wasm: String,
     /// What fetches the rest of the program.
     split: Option<String>,
-    /// The rest of the program: the lists.
-    lists: Vec<String>,
+    /// The program's beginning joined with a piece, for each piece; nothing where the build made no such files.
+    first: BTreeMap<String, String>,
 }
 
 impl Files {
@@ -85,22 +84,26 @@ impl Files {
             found.map(|(_, hash)| format!(".{}", hash.trim()))
         };
         let file = |kind: &str| format!("/{folder}/{name}{}.{kind}", hash(kind).unwrap_or_default());
-        let manifest = format!("__wasm_split_manifest{}.json", hash("manifest").unwrap_or_default());
-        let manifest = Path::new(&*options.site_root).join(folder).join(manifest);
+        let built = std::fs::read_dir(Path::new(&*options.site_root).join(folder)).into_iter().flatten().flatten();
+        let first = built.filter_map(|entry| {
+            let file = entry.file_name().into_string().ok()?;
+            Some((first_of(&file)?.to_owned(), format!("/{folder}/{file}")))
+        });
         Self {
             css: file("css"),
             js: file("js"),
             wasm: file("wasm"),
             split: hash("split").map(|hash| format!("/{folder}/__wasm_split{hash}.js")),
-            lists: std::fs::read(manifest).map(|manifest| read_manifest(&manifest, folder)).unwrap_or_default(),
+            first: first.collect(),
         }
     }
 }
 
-/// The files beside the program's beginning, from the manifest that the build writes: `{"lists": ["split_lists.hash", …]}`.
-fn read_manifest(manifest: &[u8], folder: &str) -> Vec<String> {
-    let manifest: BTreeMap<String, Vec<String>> = serde_json::from_slice(manifest).unwrap_or_default();
-    manifest.into_values().flatten().map(|file| format!("/{folder}/{file}.wasm")).collect()
+/// The piece that a file of the build joins with the program's beginning: `first_PIECE.HASH.wasm`.
+fn first_of(file: &str) -> Option<&str> {
+    let (piece, rest) = file.strip_prefix("first_")?.split_once('.')?;
+    let (_, kind) = rest.split_once('.')?;
+    (kind == "wasm").then_some(piece)
 }
 
 /// The file lies beside the program, as cargo-leptos and the container image put it.
@@ -114,19 +117,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_files_of_the_lists_are_those_of_the_manifest() {
-        let manifest = br#"{"lists":["chunk_4.a","split_lists.b"]}"#;
-        assert_eq!(read_manifest(manifest, "pkg"), ["/pkg/chunk_4.a.wasm", "/pkg/split_lists.b.wasm"]);
-        assert!(read_manifest(b"", "pkg").is_empty());
+    fn the_first_files_name_their_piece() {
+        assert_eq!(first_of("first_blocked_ips.a-b_c.wasm"), Some("blocked_ips"));
+        for other in ["first_audit.abc.wasm.br", "split_audit.abc.wasm", "ringfence.abc.wasm", "first_audit"] {
+            assert_eq!(first_of(other), None, "{other}");
+        }
     }
 
     #[test]
-    fn every_list_is_a_page_with_and_without_a_slash_at_its_end() {
-        let routes = leptos_axum::generate_route_list(App);
-        let lists: Vec<_> =
-            routes.iter().map(leptos_axum::AxumRouteListing::path).filter(|path| is_list(path)).collect();
-        assert_eq!(lists.len(), 4, "{lists:?}");
-        assert!(lists.iter().all(|path| is_list(&format!("{path}/"))));
-        assert!(!is_list("/login") && !is_list("/") && !is_list(""));
+    fn every_page_is_in_a_piece_with_and_without_a_slash_at_its_end() {
+        for route in leptos_axum::generate_route_list(App) {
+            let piece = piece_of(route.path());
+            assert!(piece.is_some(), "{} would be dead in the browser", route.path());
+            assert_eq!(piece_of(&format!("{}/", route.path())), piece);
+        }
+        assert_eq!(piece_of("/elsewhere"), None);
     }
 }

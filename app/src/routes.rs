@@ -38,15 +38,15 @@ pub fn App() -> impl IntoView {
         <Title formatter=|title: String| if title.is_empty() { "Ringfence".to_owned() } else { format!("{title} · Ringfence") } />
         <Router>
             <Routes fallback=NotFound>
-                <Route path=path!("/login") view=LoginPage ssr=SsrMode::Async />
-                <Route path=path!("/login/code") view=CodePage ssr=SsrMode::Async />
-                <Route path=path!("/sign-up") view=SignUpPage ssr=SsrMode::Async />
-                <Route path=path!("/verify") view=VerifyPage ssr=SsrMode::Async />
-                <Route path=path!("/setup") view=SetupPage ssr=SsrMode::Async />
-                <Route path=path!("/forgot") view=ForgotPage ssr=SsrMode::Async />
-                <Route path=path!("/reset") view=ResetPage ssr=SsrMode::Async />
+                <Route path=path!("/login") view={Lazy::<Login>::new()} ssr=SsrMode::Async />
+                <Route path=path!("/login/code") view={Lazy::<Code>::new()} ssr=SsrMode::Async />
+                <Route path=path!("/sign-up") view={Lazy::<SignUp>::new()} ssr=SsrMode::Async />
+                <Route path=path!("/verify") view={Lazy::<Verify>::new()} ssr=SsrMode::Async />
+                <Route path=path!("/setup") view={Lazy::<Setup>::new()} ssr=SsrMode::Async />
+                <Route path=path!("/forgot") view={Lazy::<Forgot>::new()} ssr=SsrMode::Async />
+                <Route path=path!("/reset") view={Lazy::<Reset>::new()} ssr=SsrMode::Async />
                 <ParentRoute path=path!("") view=Frame ssr=SsrMode::Async>
-                    <Route path=path!("/") view=OverviewPage ssr=SsrMode::Async />
+                    <Route path=path!("/") view={Lazy::<Overview>::new()} ssr=SsrMode::Async />
                     <Route path=path!("/pbxes") view={Lazy::<Pbxes>::new()} ssr=SsrMode::Async />
                     <Route path=path!("/allowed-ips") view={Lazy::<AllowedIps>::new()} ssr=SsrMode::Async />
                     <Route path=path!("/blocked-ips") view={Lazy::<BlockedIps>::new()} ssr=SsrMode::Async />
@@ -73,77 +73,90 @@ fn NotFound() -> impl IntoView {
     }
 }
 
-/// Whether the page at a path is in the part of the program that is fetched when somebody goes to a list. The router takes
-/// an address with a slash at its end for the same.
-pub(crate) fn is_list(path: &str) -> bool {
-    LISTS.contains(&path.trim_end_matches('/'))
-}
-
-/// The lists, the larger part of the portal's code, in a file of their own: what everybody waits for first stays small. More
-/// files would make all of it larger, since what two of them use goes into further ones and none packs what another has.
-macro_rules! lists {
-    ($($name:ident = $page:ident at $path:literal),* $(,)?) => {
-        const LISTS: &[&str] = &[$($path),*];
-
-        #[derive(Debug, Clone, Copy)]
-        enum List {
-            $($name,)*
-        }
-
-        #[wasm_split(lists, wasm_split_path = ::leptos::wasm_split, preload(fetch_lists), fallible)]
-        fn list(list: List) -> Result<AnyView, ApiError> {
-            Ok(match list {
-                $(List::$name => view! { <$page /> }.into_any(),)*
-            })
-        }
+/// The pages in pieces, each a file of the browser's program: whoever opens a page first waits for what all pages share and
+/// for its piece alone.
+macro_rules! pieces {
+    ($($piece:ident ($fetch:ident): { $($name:ident = $page:ident at $path:literal),* $(,)? })*) => {
+        /// Where which page is, and in which piece.
+        const PAGES: &[(&str, &str)] = &[$($(($path, stringify!($piece))),*),*];
 
         $(
-            #[derive(Debug)]
-            struct $name;
+            #[wasm_split($piece, wasm_split_path = ::leptos::wasm_split, preload($fetch), fallible)]
+            fn $piece(path: &'static str) -> Result<AnyView, ApiError> {
+                Ok(match path {
+                    $($path => view! { <$page /> }.into_any(),)*
+                    _ => ().into_any(),
+                })
+            }
 
-            impl LazyRoute for $name {
-                fn data() -> Self {
-                    Self
-                }
+            $(
+                #[derive(Debug)]
+                struct $name;
 
-                /// The old page stays until the code of the new one is there, or can't be had.
-                async fn preload() {
-                    let _ = fetch_lists().await;
-                }
+                impl LazyRoute for $name {
+                    fn data() -> Self {
+                        Self
+                    }
 
-                async fn view(_: Self) -> AnyView {
-                    match list(List::$name).await {
-                        Ok(view) => view,
-                        // The router has put the address, with what is searched and open in it, into the address bar by the
-                        // time that anybody can press.
-                        Err(error) => view! { <Failed what="The page" error retry=|()| browser::reload() /> }.into_any(),
+                    /// The old page stays until the code of the new one is there, or can't be had.
+                    async fn preload() {
+                        let _ = $fetch().await;
+                    }
+
+                    async fn view(_: Self) -> AnyView {
+                        shown($piece($path).await)
                     }
                 }
-            }
+            )*
         )*
+
+        /// Fetches what the page at a path begins with. Taking over the page waits for it, and then does so in one go: with
+        /// waits within, what pages do once they run would begin while half of them still is as the server sent it.
+        ///
+        /// # Errors
+        /// The code could not be fetched.
+        #[cfg(feature = "hydrate")]
+        pub async fn fetch_page(path: &str) -> Result<(), leptos::wasm_split::SplitLoaderError> {
+            match piece_of(path) {
+                $(Some(piece) if piece == stringify!($piece) => $fetch().await,)*
+                _ => Ok(()),
+            }
+        }
+
+        /// Fetches the rest, once the first page works.
+        #[cfg(feature = "hydrate")]
+        pub async fn fetch_rest() {
+            // Without it the page works as well; whoever goes elsewhere tries again.
+            $(let _ = $fetch().await;)*
+        }
     };
 }
 
-lists! {
-    Pbxes = PbxesPage at "/pbxes",
-    AllowedIps = AllowedIpsPage at "/allowed-ips",
-    BlockedIps = BlockedIpsPage at "/blocked-ips",
-    Audit = AuditPage at "/audit",
+pieces! {
+    account (fetch_account): {
+        Login = LoginPage at "/login",
+        Code = CodePage at "/login/code",
+        SignUp = SignUpPage at "/sign-up",
+        Verify = VerifyPage at "/verify",
+        Setup = SetupPage at "/setup",
+        Forgot = ForgotPage at "/forgot",
+        Reset = ResetPage at "/reset",
+    }
+    overview (fetch_overview): { Overview = OverviewPage at "/" }
+    pbxes (fetch_pbxes): { Pbxes = PbxesPage at "/pbxes" }
+    allowed_ips (fetch_allowed_ips): { AllowedIps = AllowedIpsPage at "/allowed-ips" }
+    blocked_ips (fetch_blocked_ips): { BlockedIps = BlockedIpsPage at "/blocked-ips" }
+    audit (fetch_audit): { Audit = AuditPage at "/audit" }
 }
 
-/// Fetches what the page at a path begins with. Taking over the page waits for it, and then does so in one go: with waits
-/// within, what pages do once they run would begin while half of them still is as the server sent it.
-///
-/// # Errors
-/// The code could not be fetched.
-#[cfg(feature = "hydrate")]
-pub async fn fetch_page(path: &str) -> Result<(), leptos::wasm_split::SplitLoaderError> {
-    if is_list(path) { fetch_lists().await } else { Ok(()) }
+/// The piece of the page at a path. The router takes an address with a slash at its end for the same.
+pub(crate) fn piece_of(path: &str) -> Option<&'static str> {
+    let same = |page: &str| page.trim_end_matches('/') == path.trim_end_matches('/');
+    PAGES.iter().find(|(page, _)| same(page)).map(|(_, piece)| *piece)
 }
 
-/// Fetches the rest, once the first page works.
-#[cfg(feature = "hydrate")]
-pub async fn fetch_rest() {
-    // Without it the page works as well; whoever goes to a list tries again.
-    let _ = fetch_lists().await;
+/// A page, or why its code could not be had. The router has put the address, with what is searched and open in it, into the
+/// address bar by the time that anybody can press.
+fn shown(page: Result<AnyView, ApiError>) -> AnyView {
+    page.unwrap_or_else(|error| view! { <Failed what="The page" error retry=|()| browser::reload() /> }.into_any())
 }

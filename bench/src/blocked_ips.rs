@@ -228,7 +228,7 @@ async fn fill(db: &TestDb) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(db: &TestDb) -> anyhow::Result<Ctx> {
+pub(crate) async fn start(db: &TestDb) -> anyhow::Result<Ctx> {
     let settings = Settings {
         public_url: "http://localhost:3000".to_owned(),
         agent_address: "localhost:3443".to_owned(),

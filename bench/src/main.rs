@@ -26,7 +26,7 @@ async fn main() -> anyhow::Result<()> {
 
 async fn measure(report: &mut Report) -> anyhow::Result<()> {
     if wanted("first_load") {
-        first_load::measure(report)?;
+        first_load::measure(report).await?;
     }
     if wanted("blocked_ips") {
         blocked_ips::measure(report).await?;
