@@ -5,3 +5,4 @@ pub(crate) mod add;
 pub mod api;
 pub(crate) mod page;
 pub(crate) mod row;
+pub(crate) mod safety;

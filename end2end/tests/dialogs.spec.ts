@@ -69,8 +69,8 @@ test("dialogs open after moving within the portal", async ({ page, tenant }) => 
 
 test("a list whose code can't be fetched says so, and comes at the second try", async ({ page, tenant, expectedOnConsole }) => {
   void tenant;
-  expectedOnConsole.push(/split_lists|ERR_FAILED|Failed to fetch|Failed to load/);
-  const code = /\/split_lists[^/]*\.wasm$/;
+  expectedOnConsole.push(/split_blocked_ips|ERR_FAILED|Failed to fetch|Failed to load/);
+  const code = /\/split_blocked_ips[^/]*\.wasm$/;
   await page.route(code, (route) => route.abort());
   await open(page, "/");
   await page.getByRole("navigation", { name: "Main" }).getByRole("link", { name: "Blocked IPs" }).click();

@@ -84,6 +84,16 @@ test("dialogs, panels and menus", async ({ page, tenant }) => {
   await page.getByRole("button", { name: "Remove hq" }).click();
   await pictures(page, "dialog-remove");
   await page.keyboard.press("Escape");
+  await page.getByRole("button", { name: "Change the limit" }).click();
+  const limit = page.getByRole("dialog", { name: "How many phones may a change cost?" });
+  await limit.getByLabel("At most, in percent of the registered phones").fill("101");
+  await limit.getByRole("button", { name: "Set the limit" }).click();
+  await expect(limit.getByText("A whole number from 0 to 100.", { exact: true })).toBeVisible();
+  await pictures(page, "dialog-phone-loss");
+  await limit.getByLabel("At most, in percent of the registered phones").fill("35");
+  await limit.getByRole("button", { name: "Set the limit" }).click();
+  await expect(limit).toBeHidden();
+  await expect(page.getByText("loses more than 35 % of its registered phones")).toBeVisible();
 
   await open(page, "/audit");
   await page.locator("[data-open]").first().click();

@@ -78,8 +78,17 @@ fn Command(command: EnrolmentCommand, open: RwSignal<bool>, listing: Listing) ->
     let EnrolmentCommand { pbx_id, command, expires_at, .. } = command;
     let online = Memo::new(move |_| listing.state(pbx_id) == Some(PbxState::Online));
     view! {
-        <p class="dialog-text">"Run this as root on the PBX. It makes its own key there; this command is shown only now."</p>
-        <CopyText text=command label="Copy the command" />
+        <ol class="steps">
+            <li>
+                "Put " <code>"ringfence-agent"</code> " into " <code>"/usr/bin"</code> " of the PBX and " <code>"ringfence-agent.service"</code> " into "
+                <code>"/etc/systemd/system"</code> ". A build of Ringfence has them in " <code>"target/release"</code> " and " <code>"packaging/agent"</code> "."
+            </li>
+            <li>
+                "Run this there as root. It makes its own key; this command is shown only now."
+                <CopyText text=command label="Copy the command" />
+            </li>
+            <li>"Start it: " <code>"systemctl enable --now ringfence-agent"</code></li>
+        </ol>
         <p class="waiting" role="status" data-online=move || online.get().to_string()>
             {move || {
                 if online.get() {

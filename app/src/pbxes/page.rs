@@ -5,6 +5,7 @@ use leptos_router::hooks::use_query_map;
 use policy::authz::Permission;
 use policy::ids::PbxId;
 use policy::pbxes::{EnrolmentCommand, Pbx, PbxState};
+use policy::safety::PhoneLossLimit;
 
 use crate::calls::{Calls, Loader, leave_if_signed_out};
 use crate::error::ApiError;
@@ -16,6 +17,7 @@ use crate::look::{Look, Peek};
 use crate::pbxes::add::{AddDialog, CommandDialog, RenameDialog};
 use crate::pbxes::api;
 use crate::pbxes::row::Rows;
+use crate::pbxes::safety::Safety;
 use crate::ui::icon::{Glyph, Icon};
 use crate::ui::page_header::PageHeader;
 use crate::ui::states::{Empty, Failed, SkeletonRows};
@@ -30,13 +32,14 @@ const TEXT: &str =
 #[component]
 pub(crate) fn PbxesPage() -> impl IntoView {
     let signed_in = SignedIn::of_page();
-    let first = load(|| (), move |()| async move { (signed_in.ask().await, api::list().await) });
+    let first =
+        load(|| (), move |()| async move { (signed_in.ask().await, api::list().await, api::phone_loss_limit().await) });
     view! {
         <Suspense fallback=|| view! { <PageHeader title=TITLE text=TEXT /> <SkeletonRows rows=3 /> }>
             {move || Suspend::new(async move {
-                let (me, pbxes) = first.await;
+                let (me, pbxes, limit) = first.await;
                 signed_in.learn(me);
-                view! { <List pbxes /> }
+                view! { <List pbxes limit /> }
             })}
         </Suspense>
     }
@@ -47,6 +50,8 @@ pub(crate) fn PbxesPage() -> impl IntoView {
 pub(crate) struct Listing {
     /// The PBXes.
     pub(crate) loader: Loader<Vec<Pbx>>,
+    /// How many phones a change may cost them.
+    pub(crate) limit: Loader<PhoneLossLimit>,
     /// The command that is shown, once.
     pub(crate) command: RwSignal<Option<EnrolmentCommand>>,
     /// The PBX that is being renamed.
@@ -62,6 +67,7 @@ impl Listing {
             return;
         }
         self.loader.load(api::list());
+        self.limit.load(api::phone_loss_limit());
     }
 
     /// The state of one of them.
@@ -71,10 +77,11 @@ impl Listing {
 }
 
 #[component]
-fn List(pbxes: Result<Vec<Pbx>, ApiError>) -> impl IntoView {
+fn List(pbxes: Result<Vec<Pbx>, ApiError>, limit: Result<PhoneLossLimit, ApiError>) -> impl IntoView {
     let may_write = SignedIn::of_page().may(Permission::WritePbxes);
     let listing = Listing {
         loader: Loader::new(pbxes),
+        limit: Loader::new(limit),
         command: RwSignal::new(None),
         renaming: RwSignal::new(None),
         calls: Calls::of_page(),
@@ -130,6 +137,7 @@ fn List(pbxes: Result<Vec<Pbx>, ApiError>) -> impl IntoView {
                 <Rows listing may_write />
             </div>
         </section>
+        <Safety listing may_write />
         <AddDialog open=adding listing />
         <CommandDialog listing />
         <RenameDialog listing />

@@ -34,6 +34,7 @@ pub(crate) fn HoursChart(
             ),
         })
     };
+    let nothing = Memo::new(move |_| hours.look(|hours| hours.iter().all(|hour| hour.attempts == 0 && hour.bans == 0)));
     let step = move |event: web_sys::KeyboardEvent| {
         let last = hours.peek(Vec::len).saturating_sub(1);
         let next = match event.key().as_str() {
@@ -62,14 +63,15 @@ pub(crate) fn HoursChart(
                 <span class="chart-key attempts">{move || counted(read_out().1, "attempt", "attempts")}</span>
                 <span class="chart-key bans">{move || format!("{} blocked", grouped(read_out().2))}</span>
             </p>
-            <div class="chart-plot">
+            <p class="box-empty" hidden=move || !nothing.get()>"Nobody tried anything in the last 24 hours."</p>
+            <div class="chart-plot" hidden=move || nothing.get()>
                 <div class="chart-scale" aria-hidden="true">
                     <span>{move || hours.look(|hours| grouped(top(hours, |hour| hour.attempts)))}</span>
                     <span class="chart-scale-bans">{move || hours.look(|hours| grouped(top(hours, |hour| hour.bans)))}</span>
                 </div>
                 <Drawing hours at />
             </div>
-            <div class="chart-hours" aria-hidden="true">
+            <div class="chart-hours" aria-hidden="true" hidden=move || nothing.get()>
                 {[0, 6, 12, 18, 23]
                     .map(|index| {
                         let name = move || hours.look(|hours| hours.get(index).map(|hour| hour_name(clock, hour.hour)));
