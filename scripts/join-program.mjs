@@ -20,6 +20,9 @@ const one = (pattern) => {
 };
 // What rustc lets its code use; newer ones would be written as not every browser reads them.
 const features = ["bulk-memory", "bulk-memory-opt", "call-indirect-overlong", "multivalue", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext"];
+const enabled = features.map((feature) => `--enable-${feature}`);
+// As for the parts, see Cargo.toml: what the parts have in common is found only now.
+const optimize = ["-Os", "--one-caller-inline-max-function-size=0", "--always-inline-max-function-size=0"];
 const manifestFile = one(/^__wasm_split_manifest.*\.json$/);
 const loaderFile = one(/^__wasm_split\..*\.js$/);
 const beginning = one(/^ringfence\.([^.]+\.)?wasm$/);
@@ -31,7 +34,8 @@ for (const [piece, parts] of Object.entries(manifest)) {
   const joined = path.join(scratch, `${piece}.wasm`);
   // Parts import from the beginning under this name.
   const inputs = [beginning, "__wasm_split", ...parts.flatMap((part) => [path.join(folder, `${part}.wasm`), part])];
-  execFileSync("wasm-merge", [...inputs, "-o", joined, ...features.map((feature) => `--enable-${feature}`)], { stdio: "inherit" });
+  execFileSync("wasm-merge", [...inputs, "-o", joined, ...enabled], { stdio: "inherit" });
+  execFileSync("wasm-opt", [...optimize, joined, "-o", joined, ...enabled], { stdio: "inherit" });
   const bytes = readFileSync(joined);
   const hash = createHash("sha256").update(bytes).digest("base64url").slice(0, 22);
   write(`first_${piece}.${hash}.wasm`, bytes);
