@@ -19,7 +19,9 @@ use crate::error::ActError;
 
 pub use enrolment::{EnrolRequest, Enrolled, enrol, renew};
 pub use reports::{Report, report};
-pub use stream::{Hello, Tenancy, connected, disconnected, drifted, look, marks, policy_refused, taken_over, told, withheld};
+pub use stream::{
+    Hello, Tenancy, connected, disconnected, drifted, look, marks, policy_refused, taken_over, told, withheld,
+};
 pub use sync::{BanChanges, BanSync, ban_changes_after, bans_since, policy};
 
 /// An agent whose certificate holds.

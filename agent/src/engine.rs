@@ -346,7 +346,10 @@ impl Engine {
             dropped: self.spool.dropped(),
             proven_at_ms: self.proven.map_or(0, |(at, _)| crate::clock::unix_ms(at)),
             proven_ranges: self.proven.map_or(0, |(_, ranges)| u32::try_from(ranges).unwrap_or(u32::MAX)),
-            clock_ahead_ms: self.clock.is_set().then(|| i64::try_from(self.clock.ahead().whole_milliseconds()).unwrap_or(i64::MAX)),
+            clock_ahead_ms: self
+                .clock
+                .is_set()
+                .then(|| i64::try_from(self.clock.ahead().whole_milliseconds()).unwrap_or(i64::MAX)),
         };
         self.measure(beat.bans);
         self.heartbeat.send_replace(beat);

@@ -103,7 +103,9 @@ pub async fn run(
         };
         if taken_over {
             wait = RETRY_TAKEN_OVER;
-            error!("Another agent uses this one's certificate; this machine stays protected. Enrol each PBX by itself, or revoke the other");
+            error!(
+                "Another agent uses this one's certificate; this machine stays protected. Enrol each PBX by itself, or revoke the other"
+            );
             said.clear();
         } else if welcomed {
             wait = RETRY_FROM;

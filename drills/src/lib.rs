@@ -74,7 +74,7 @@ impl Drill {
         let phones = PHONES.iter().map(|phone| Traffic::start(&namespaces, phone)).collect();
         portal.until_enforced(&namespaces);
         let blocked = Traffic::start(&namespaces, BLOCKED);
-        Self { namespaces, portal, machine, asterisk, phones, blocked }
+        Self { phones, blocked, asterisk, machine, portal, namespaces }
     }
 
     /// Blocks an address for an hour, if the portal answers; whether it said that it is done.

@@ -197,7 +197,10 @@ impl Portal {
 
     /// How often a network was banned, ever.
     pub fn times_banned(&self, net: IpNet) -> i64 {
-        self.read(async |tx| store::blocked_ips::times_banned(tx, net).await.unwrap())
+        self.read(async |tx| store::blocked_ips::times_banned(tx, &[net]).await.unwrap())
+            .get(&net)
+            .copied()
+            .unwrap_or(0)
     }
 
     /// The bans that hold.
