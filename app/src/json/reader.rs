@@ -239,7 +239,7 @@ impl Reader<'_> {
     }
 }
 
-/// Those whose JSON is the same.
+/// Those whose JSON is the same. Of our types only an instant that may be missing asks for anything, and is a string.
 macro_rules! forward {
     ($($to:ident: $($from:ident)*;)*) => {
         $($(
@@ -267,11 +267,11 @@ impl<'de> Deserializer<'de> for &mut Reader<'_> {
     forward! {
         number: deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16 deserialize_u32
             deserialize_u64;
-        deserialize_string: deserialize_str deserialize_identifier;
+        deserialize_string: deserialize_str deserialize_identifier deserialize_any;
     }
 
     refuse! {
-        deserialize_any deserialize_f32 deserialize_f64 deserialize_char deserialize_bytes deserialize_byte_buf
+        deserialize_f32 deserialize_f64 deserialize_char deserialize_bytes deserialize_byte_buf
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unreadable> {

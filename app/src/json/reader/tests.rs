@@ -19,6 +19,10 @@ struct All {
     some: Option<i32>,
     list: Vec<Withheld>,
     pair: (u32, Vec<u32>),
+    #[serde(with = "time::serde::rfc3339::option")]
+    at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    never: Option<OffsetDateTime>,
     stage: Stage,
     limit: PhoneLossLimit,
     answer: Result<(), ApiError>,
@@ -47,6 +51,8 @@ fn all() -> All {
             withheld(Change::Ban("2001:db8::/48".parse().unwrap())),
         ],
         pair: (1, Vec::new()),
+        at: Some(OffsetDateTime::UNIX_EPOCH),
+        never: None,
         stage: Stage::NeedsCode,
         limit: PhoneLossLimit::default(),
         answer: Ok(()),
