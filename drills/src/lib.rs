@@ -104,9 +104,16 @@ impl Drill {
     /// What the administrator wants is in force, and all that the agent has to tell is stored.
     pub fn until_settled(&self) {
         self.portal.until_enforced(&self.namespaces);
+        // What it says a second later: it may have written the last one before something happened.
+        let before = self.machine.status().map(|status| status.at);
         until("all reports are stored", 40, || {
             let status = self.machine.status().ok_or("no status")?;
-            if status.online && status.enforced && status.spooled == 0 && status.bans_unreported == 0 {
+            if Some(status.at) != before
+                && status.online
+                && status.enforced
+                && status.spooled == 0
+                && status.bans_unreported == 0
+            {
                 Ok(())
             } else {
                 Err(format!("{status:?}"))

@@ -242,7 +242,10 @@ impl Browser {
     /// A page that is open on a node.
     pub(super) async fn watch(&self, node: &Node) -> Page {
         let mut stream = TcpStream::connect(node.pages).await.unwrap();
-        let request = format!("GET /live HTTP/1.1\r\nHost: {}\r\nCookie: {}\r\n\r\n", node.pages, self.cookie);
+        let request = format!(
+            "GET /live HTTP/1.1\r\nHost: {}\r\nCookie: {}\r\nConnection: close\r\n\r\n",
+            node.pages, self.cookie
+        );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut page = Page { stream, unread: String::new() };
         page.sees("event: ready").await;
