@@ -1,7 +1,7 @@
 //! The rows of the list, and what can be done with one PBX.
 
 use leptos::prelude::*;
-use policy::pbxes::{Pbx, PbxState};
+use policy::pbxes::{Pbx, PbxState, clock_apart};
 use policy::safety::{self, Change, Drift, Withheld};
 
 use crate::clock::Since;
@@ -76,6 +76,11 @@ fn Row(pbx: Memo<Option<Pbx>>, listing: Listing, may_write: bool) -> impl IntoVi
         })
     });
     let drift = Memo::new(move |_| pbx.look(|pbx| pbx.as_ref().and_then(|pbx| pbx.drift.clone())));
+    // Told from the PBX's side: the server's clock is the right one.
+    let clock = Memo::new(move |_| {
+        pbx.look(|pbx| pbx.as_ref().and_then(|pbx| pbx.clock_ahead_ms))
+            .and_then(|ahead| clock_apart(ahead.saturating_neg()))
+    });
     let enforced = Memo::new(move |_| pbx.look(|pbx| pbx.as_ref().is_some_and(is_current)));
     view! {
         <tr data-row tabindex="-1">
@@ -109,6 +114,9 @@ fn Row(pbx: Memo<Option<Pbx>>, listing: Listing, may_write: bool) -> impl IntoVi
             <td class="col-runs">
                 {read(runs)}
                 <small>{read(|pbx| if pbx.agent_version.is_empty() { String::new() } else { format!("agent {}", pbx.agent_version) })}</small>
+                {move || clock.get().map(|words| view! {
+                    <small title="Set the clock of the PBX; bans end by the server's"><Icon glyph=Glyph::Alert />" "{words}</small>
+                })}
             </td>
             <td class="col-actions">
                 {may_write.then(|| view! {
