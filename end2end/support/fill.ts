@@ -36,7 +36,7 @@ export async function fill(portal: PortalPlace, tenant: Tenant, rows: number): P
 
 /** PBXes as they look when one has taken changes back and another was tampered with. */
 export async function trouble(portal: PortalPlace, tenant: Tenant, cautious: string, tampered: string): Promise<void> {
-  const online = "enrolled_at = now(), link_id = gen_random_uuid(), last_seen_at = now() + interval '1 hour', firewall = 'nftables', pbx_kind = 'asterisk', pbx_version = '22.10.1', agent_version = '0.1.0', registered = 41, proven_at = now() - interval '40 s', proven_ranges = 12";
+  const online = "enrolled_at = now(), link_id = gen_random_uuid(), node_id = (SELECT id FROM nodes ORDER BY seen_at DESC LIMIT 1), last_seen_at = now(), clock_ahead_ms = 42000, firewall = 'nftables', pbx_kind = 'asterisk', pbx_version = '22.10.1', agent_version = '0.1.0', registered = 41, proven_at = now() - interval '40 s', proven_ranges = 12";
   const withheld = [
     { change: { policy: 7 }, rolled_back: true, reason: "Registered phones fell from 41 to 12.", lines: ["no longer allowed: 198.51.100.0/24", "newly allowed: 198.51.100.7"] },
     { change: { ban: "203.0.113.0/24" }, rolled_back: false, reason: "It would cut off 29 of 41 registered phones, such as 203.0.113.5. Allow their addresses first.", lines: [] },
