@@ -259,7 +259,7 @@ async fn a_request_under_way_is_completed_while_the_node_stops() {
 #[tokio::test]
 async fn a_rolling_restart_loses_nothing() {
     const AGENTS: usize = 40;
-    const EVERY: Duration = Duration::from_millis(200);
+    const EVERY: Duration = Duration::from_millis(50);
     let cluster = Cluster::start(AGENTS).await;
     let admin = cluster.office.person(cluster.tenant, Role::SuperAdministrator).await;
     let (a, b) = (cluster.node(None).await, cluster.node(None).await);
@@ -295,7 +295,8 @@ async fn a_rolling_restart_loses_nothing() {
         }
     };
     assert!(round >= 4, "each has reported while nodes came and went");
-    assert!(state.gone >= AGENTS, "each was moved at least once, not {} times", state.gone);
+    // Each was moved at least once; some tell it only now.
+    state.until(&mut told, |state| state.gone >= AGENTS).await;
     // Some are on their way to another node. All batches acknowledged, and everybody holds the whole set.
     state.until(&mut told, |state| state.stored == reported).await;
     let set = cluster.ban_set().await;
