@@ -195,7 +195,7 @@ impl Simulated {
 
     fn on_link(&mut self, event: LinkEvent, hello: &watch::Sender<Hello>) {
         match event {
-            LinkEvent::Up(link) => {
+            LinkEvent::Up(link, _) => {
                 self.link = Some(link);
                 self.tell(Told::Connected);
                 self.waiting.iter().for_each(|batch| self.say(&FromAgent::Report(batch.clone())));

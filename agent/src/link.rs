@@ -35,8 +35,8 @@ const MESSAGE_MAX: usize = 4 << 20;
 /// What the link tells.
 #[derive(Debug)]
 pub enum LinkEvent {
-    /// The server answered hello.
-    Up(Outbound),
+    /// The server answered hello, which may no longer be true: much can happen before a connection comes about.
+    Up(Outbound, Box<Hello>),
     /// A checked message, and when it arrived.
     Message(FromServer, Instant),
     /// The stream has ended, and why. It is made anew once the sender is dropped, so that hello tells what all that came before has led
@@ -151,7 +151,8 @@ async fn stream(
     let mut client = AgentLinkClient::new(channel).max_decoding_message_size(MESSAGE_MAX);
     let (messages, outbound) = mpsc::channel(OUTBOUND);
     let link = Outbound { messages, give_up: Arc::new(Notify::new()) };
-    link.send(&FromAgent::Hello(about.hello.borrow().clone()));
+    let hello = about.hello.borrow().clone();
+    link.send(&FromAgent::Hello(hello.clone()));
     let patience = Duration::from_secs(u64::from(HEARTBEAT_SECONDS) * 3);
     let mut inbound = tokio::time::timeout(patience, client.link(ReceiverStream::new(outbound)))
         .await
@@ -186,7 +187,7 @@ async fn stream(
                     beat_every = Duration::from_secs(u64::from(welcome.heartbeat_seconds));
                     beat_at = Instant::now();
                     info!(server = way.server, pbx.name = welcome.pbx_name, "Connected to the server");
-                    if events.send(LinkEvent::Up(link.clone())).await.is_err() {
+                    if events.send(LinkEvent::Up(link.clone(), Box::new(hello.clone()))).await.is_err() {
                         return Ok(End::Closed);
                     }
                 }

@@ -251,8 +251,9 @@ impl Engine {
             self.withhold(Change::Ban(*net), true, why.to_owned(), vec![], tries);
         }
         self.book.hold(&bans);
-        let _ = self.reload().await;
+        // The link may come back the moment that the kernel lets it, and says hello.
         self.publish_hello();
+        let _ = self.reload().await;
         self.say_policy_in_force();
         self.tell_withheld();
         if tries < TRIES {

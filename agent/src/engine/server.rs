@@ -8,7 +8,7 @@ use policy::ids::BatchId;
 use policy::metrics::{AGENT_LINK_BREAKS, AGENT_LINK_UP};
 use policy::safety::{self, Change, TRIES};
 use policy::snapshot::PolicySnapshot;
-use proto::convert::{BansApplied, FromAgent, FromServer, PolicyApplied, PolicyRefused, ReportAck};
+use proto::convert::{BansApplied, FromAgent, FromServer, Hello, PolicyApplied, PolicyRefused, ReportAck};
 use time::{Duration, OffsetDateTime};
 use tokio::time::Instant;
 use tracing::{Instrument as _, error, info, warn};
@@ -62,9 +62,10 @@ impl Uplink {
 impl Engine {
     pub(super) async fn on_link(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Up(link) => {
+            LinkEvent::Up(link, said) => {
                 self.uplink = Uplink { link: Some(link), ..Uplink::default() };
                 self.metrics.say(&AGENT_LINK_UP, true);
+                self.correct(&said);
                 self.try_bans_again().await;
                 self.report_bans();
                 self.send_reports();
@@ -78,6 +79,17 @@ impl Engine {
                 self.heard(received);
                 self.on_message(message, received).await;
             }
+        }
+    }
+
+    /// Says what was taken back between hello and its answer.
+    fn correct(&self, said: &Hello) {
+        let hello = self.hello.borrow();
+        if hello.policy != said.policy {
+            self.say_policy_in_force();
+        }
+        if hello.withheld != said.withheld {
+            self.uplink.send(&FromAgent::Withheld(hello.withheld.clone()));
         }
     }
 
