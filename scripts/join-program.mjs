@@ -42,7 +42,9 @@ for (const [piece, parts] of Object.entries(manifest)) {
 }
 rmSync(scratch, { recursive: true });
 
-// The loader: what the first file holds is there already. Which one it was stands in the page's root.
+// The loader: what the first file holds is there already; which one it was stands in the page's root. A part that can't be had is
+// told by the page itself, which offers to try again: no loader's word on the console, nor a rejection that nobody waits for when
+// another part has failed first.
 const prelude = `const there = new Set(${JSON.stringify(manifest)}[document.documentElement.dataset.first]);\n`;
 let loader = readFileSync(loaderFile, "utf8");
 if (!loader.includes(prelude)) {
@@ -50,7 +52,10 @@ if (!loader.includes(prelude)) {
   const parts = new Set(Object.values(manifest).flat());
   const patched = [...loader.matchAll(fetching)].filter(([, part]) => parts.has(part)).length;
   if (patched !== parts.size) throw new Error(`the loader fetches ${patched} of ${parts.size} parts as this script knows it`);
-  loader = prelude + loader.replace(fetching, (whole, part) => `if (there.has(${JSON.stringify(part)})) return async () => {};\n    ${whole}`);
+  loader = prelude + loader.replace(fetching, (whole, part) => `if (there.has(${JSON.stringify(part)})) return async () => {};\n    ${whole}\n    src.catch(() => {});`);
+  const complaint = "console.error(e);\n            success = false;";
+  if (loader.split(complaint).length !== 2) throw new Error("the loader complains elsewhere than this script knows");
+  loader = loader.replace(complaint, `if (!(e instanceof TypeError)) ${complaint}`);
   write(path.basename(loaderFile), loader);
 }
 
