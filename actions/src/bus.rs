@@ -1,6 +1,7 @@
 //! Hints that something of a tenant changed, to this node and to the others. Never the truth: who misses one finds it in the rows, and
 //! everybody looks again every few seconds.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use policy::ids::TenantId;
@@ -89,81 +90,91 @@ impl Change {
     pub const EVERYTHING: Self = Self { tenant_id: None, topic: Topic::Everything };
 }
 
-/// How hints reach the other nodes.
-#[derive(Debug, Default)]
-pub enum Between {
-    /// As notifications of the database, raised by the very transaction that changes something.
-    #[default]
-    Database,
-    /// By whoever takes them from this channel after the commit. What it has no room for is lost, and looked for by the others.
-    Carrier(mpsc::Sender<Change>),
-}
-
-/// Commits, and tells this node and the others what has changed. Telling neither waits nor fails.
-pub(crate) async fn commit(
-    ctx: &Ctx,
-    mut tx: TenantTx,
-    topics: impl IntoIterator<Item = Topic>,
-) -> Result<(), ActError> {
-    match ctx.between() {
-        Between::Database => {
-            for topic in topics {
-                store::notify::publish(&mut tx, topic.as_str()).await?;
-            }
-            tx.commit().await?;
-        }
-        Between::Carrier(carrier) => {
-            let tenant_id = Some(tx.tenant());
-            tx.commit().await?;
-            for topic in topics {
-                let change = Change { tenant_id, topic };
-                ctx.bus().send(change);
-                if carrier.try_send(change).is_err() {
-                    tracing::debug!(topic = topic.as_str(), "a hint to the other nodes is lost; they look for it");
-                }
-            }
-        }
+/// Commits, and tells this node and the others what has changed. Telling neither waits nor fails, and is no part of the transaction:
+/// PostgreSQL writes transactions that notify to its disk one after the other, those that don't together.
+pub(crate) async fn commit(ctx: &Ctx, tx: TenantTx, topics: impl IntoIterator<Item = Topic>) -> Result<(), ActError> {
+    let tenant_id = Some(tx.tenant());
+    tx.commit().await?;
+    for topic in topics {
+        ctx.bus().tell(Change { tenant_id, topic });
     }
     Ok(())
 }
 
-/// Spreads hints inside this node.
-#[derive(Debug, Clone)]
-pub struct Bus(broadcast::Sender<Change>);
+/// Hints for the other nodes, for whoever carries them there.
+pub type Outgoing = mpsc::Receiver<Change>;
 
-impl Default for Bus {
-    fn default() -> Self {
-        Self(broadcast::Sender::new(1024))
-    }
+/// Hints that wait to be carried to the other nodes; what comes on top of them is lost, and found by the next look.
+const WAITING: usize = 4096;
+
+/// Spreads hints.
+#[derive(Debug, Clone)]
+pub struct Bus {
+    inside: broadcast::Sender<Change>,
+    outside: mpsc::Sender<Change>,
 }
 
 impl Bus {
+    /// The bus of a node, and what it has for the others.
+    pub fn new() -> (Self, Outgoing) {
+        Self::with_room(WAITING)
+    }
+
+    /// The same, with room for so many hints for the others.
+    pub fn with_room(waiting: usize) -> (Self, Outgoing) {
+        let (outside, outgoing) = mpsc::channel(waiting);
+        (Self { inside: broadcast::Sender::new(1024), outside }, outgoing)
+    }
+
     /// Hears all hints from here on. A receiver that lags must look at everything.
     pub fn subscribe(&self) -> broadcast::Receiver<Change> {
-        self.0.subscribe()
+        self.inside.subscribe()
     }
 
     /// Spreads a hint on this node only.
     pub fn send(&self, change: Change) {
         // Nobody listening is fine.
-        let _ = self.0.send(change);
+        let _ = self.inside.send(change);
+    }
+
+    /// Spreads a hint on this node and on the others.
+    fn tell(&self, change: Change) {
+        self.send(change);
+        if let Err(mpsc::error::TrySendError::Full(change)) = self.outside.try_send(change) {
+            tracing::debug!(topic = change.topic.as_str(), "a hint to the other nodes is lost; they look for it");
+        }
     }
 }
 
-/// Feeds the bus from the database's notifications until the task is dropped; after a lost connection everybody is told to
-/// look at everything.
-pub async fn run(ctx: Ctx) {
-    loop {
-        if let Err(error) = feed(&ctx).await {
-            tracing::warn!(error = %chain(&error), "listening for notifications of the database; trying again");
+/// Carries hints between nodes as notifications of the database until the task is dropped; after a lost connection everybody is told to
+/// look at everything. What is left in `outgoing` then is for [`carry`].
+pub async fn run(ctx: &Ctx, outgoing: &mut Outgoing) {
+    let listening = Box::pin(async {
+        loop {
+            if let Err(error) = feed(ctx).await {
+                tracing::warn!(error = %chain(&error), "listening for notifications of the database; trying again");
+            }
+            ctx.bus().send(Change::EVERYTHING);
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        ctx.bus().send(Change::EVERYTHING);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    });
+    tokio::join!(listening, carry(ctx, outgoing));
+}
+
+/// Notifies the other nodes of what is in `outgoing`, until it is closed.
+pub async fn carry(ctx: &Ctx, outgoing: &mut Outgoing) {
+    let mut taken = Vec::new();
+    while outgoing.recv_many(&mut taken, WAITING).await > 0 {
+        let changes: HashSet<Change> = taken.drain(..).collect();
+        let hints = changes.into_iter().filter_map(|change| Some((change.tenant_id?, change.topic.as_str())));
+        if let Err(error) = store::notify::publish(ctx.store(), ctx.node(), hints).await {
+            tracing::debug!(error = %chain(&error), "hints to the other nodes are lost; they look for them");
+        }
     }
 }
 
 async fn feed(ctx: &Ctx) -> Result<(), store::StoreError> {
-    let mut listener = store::notify::Listener::start(ctx.store()).await?;
+    let mut listener = store::notify::Listener::start(ctx.store(), ctx.node()).await?;
     metrics::counter!(HINTS_LOST.name).increment(1);
     ctx.bus().send(Change::EVERYTHING);
     loop {

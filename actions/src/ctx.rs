@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::bus::{Between, Bus};
+use crate::bus::Bus;
 use crate::ca::CertificateAuthority;
 use crate::clock::Clock;
 use crate::enrolment_token::TokenKey;
@@ -41,7 +41,6 @@ struct Inner {
     master_key: MasterKey,
     passwords: Passwords,
     bus: Bus,
-    between: Between,
     ca: CertificateAuthority,
     token_key: TokenKey,
     node: Uuid,
@@ -52,23 +51,23 @@ struct Inner {
 pub struct Ctx(Arc<Inner>);
 
 impl Ctx {
-    /// Opens the installation's keys, or makes them on the first start. Other nodes learn of changes from the database.
+    /// Opens the installation's keys, or makes them on the first start. Other nodes find its changes by looking.
     pub async fn start(
         store: Store,
         settings: Settings,
         master_key: MasterKey,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ActError> {
-        Self::start_between(store, settings, master_key, clock, Between::Database).await
+        Self::start_on(Bus::new().0, store, settings, master_key, clock).await
     }
 
-    /// The same, where other nodes learn of changes in a way of the caller's choice.
-    pub async fn start_between(
+    /// The same, with a bus that the caller carries hints from and to.
+    pub async fn start_on(
+        bus: Bus,
         store: Store,
         settings: Settings,
         master_key: MasterKey,
         clock: Arc<dyn Clock>,
-        between: Between,
     ) -> Result<Self, ActError> {
         let now = clock.now();
         let ca = CertificateAuthority::load(&store, &master_key, now).await?;
@@ -77,8 +76,7 @@ impl Ctx {
         // Each start is another node: the streams of the one before are gone.
         let node = Uuid::new_v4();
         store::nodes::beat(&store, node, now).await?;
-        let bus = Bus::default();
-        Ok(Self(Arc::new(Inner { store, clock, settings, master_key, passwords, bus, between, ca, token_key, node })))
+        Ok(Self(Arc::new(Inner { store, clock, settings, master_key, passwords, bus, ca, token_key, node })))
     }
 
     /// This node.
@@ -116,14 +114,9 @@ impl Ctx {
         &self.0.settings
     }
 
-    /// Hints inside this node.
+    /// Hints that something changed.
     pub fn bus(&self) -> &Bus {
         &self.0.bus
-    }
-
-    /// How hints reach the other nodes.
-    pub(crate) fn between(&self) -> &Between {
-        &self.0.between
     }
 
     /// The CA of the agents.

@@ -92,7 +92,7 @@ metrics! {
     BANS_STORED = Counter Count "ringfence_bans_stored_total" ["source"] "Bans kept in the database, by detection or by people.";
     BATCHES = Counter Count "ringfence_report_batches_total" ["outcome"] "Batches of reports: stored, or known already.";
     REPORT_SECONDS = Histogram Seconds "ringfence_report_seconds" [] "How long storing a batch of reports took.";
-    HINTS = Counter Count "ringfence_hints_received_total" [] "Hints of other nodes and of this one that something changed.";
+    HINTS = Counter Count "ringfence_hints_received_total" [] "Hints of other nodes that something changed.";
     HINTS_LOST = Counter Count "ringfence_hints_lost_total" [] "Times that hints may have been lost and everything was looked at.";
     LOOKS = Counter Count "ringfence_looks_total" ["outcome"] "Looks into the database for what hints did not tell.";
     ACTIONS = Counter Count "ringfence_actions_total" ["operation" "outcome"] "Operations of people, agents and jobs: done, refused or failed.";

@@ -97,7 +97,7 @@ pub async fn run(cli: Cli) -> ExitCode {
 }
 
 async fn verify_audit(config: &Config) -> anyhow::Result<bool> {
-    let installation = Installation::open(config).await?;
+    let (installation, _) = Installation::open(config).await?;
     let verdicts = actions::audit::verify_all(&installation.ctx).await;
     installation.close().await?;
     let mut whole = true;
@@ -121,7 +121,7 @@ async fn seed_fleet(config: &Config, tenants: usize, agents_each: usize) -> anyh
         config.is_private() && config.development.mailbox,
         "a simulated fleet is made only in a private development database (no database.url, development.mailbox on)"
     );
-    let installation = Installation::open(config).await?;
+    let (installation, _) = Installation::open(config).await?;
     let mut made = Ok(());
     for tenant in 0..tenants {
         match actions::demo::fleet(&installation.ctx, tenant, agents_each).await {
@@ -145,7 +145,7 @@ async fn seed_demo(config: &Config, json: bool) -> anyhow::Result<()> {
         config.is_private() && config.development.mailbox,
         "a demo tenant has a known login: it is made only in a private development database (no database.url, development.mailbox on)"
     );
-    let installation = Installation::open(config).await?;
+    let (installation, _) = Installation::open(config).await?;
     let demo = actions::demo::seed(&installation.ctx).await;
     installation.close().await?;
     let demo = demo.context("making the demo tenant")?;

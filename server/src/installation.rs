@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::private_postgres::PrivatePostgres;
-use crate::wakeups::{self, Nats};
+use crate::wakeups::{self, Carrier};
 
 const KEY_BYTES: usize = 32;
 
@@ -25,23 +25,22 @@ const KEY_BYTES: usize = 32;
 pub struct Installation {
     /// What actions work with.
     pub ctx: Ctx,
-    /// The NATS over which nodes wake each other, where there is one; for [`crate::wakeups::run`].
-    pub nats: Option<Nats>,
     postgres: Option<PrivatePostgres>,
 }
 
 impl Installation {
-    /// Opens it; on the first start makes what is missing.
+    /// Opens it; on the first start makes what is missing. With it comes what carries hints to and from other nodes, for
+    /// [`crate::wakeups::run`]; without that they find its changes by looking.
     ///
     /// # Errors
     /// What could not be opened, and why.
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub async fn open(config: &Config) -> anyhow::Result<(Self, Carrier)> {
         let postgres = match config.database.url {
             Some(_) => None,
             None => Some(PrivatePostgres::start(&config.database.data_dir).await?),
         };
         match open_with(config, postgres.as_ref()).await {
-            Ok((ctx, nats)) => Ok(Self { ctx, nats, postgres }),
+            Ok((ctx, carrier)) => Ok((Self { ctx, postgres }, carrier)),
             Err(error) => {
                 if let Some(postgres) = postgres {
                     postgres.stop().await?;
@@ -71,7 +70,7 @@ impl Installation {
     }
 }
 
-async fn open_with(config: &Config, postgres: Option<&PrivatePostgres>) -> anyhow::Result<(Ctx, Option<Nats>)> {
+async fn open_with(config: &Config, postgres: Option<&PrivatePostgres>) -> anyhow::Result<(Ctx, Carrier)> {
     let configured = |url: &Option<crate::config::Masked>| url.as_ref().map(|url| url.expose().to_owned());
     let (app, system, owner) = match postgres {
         Some(postgres) => {
@@ -94,9 +93,9 @@ async fn open_with(config: &Config, postgres: Option<&PrivatePostgres>) -> anyho
         agent_address: agent_address(&config.agents.public_host, config.agents.public_port),
         development_mailbox: config.development.mailbox,
     };
-    let (between, nats) = wakeups::configured(&config.wakeups)?;
-    let ctx = Ctx::start_between(store, settings, master_key, Arc::new(SystemClock), between).await;
-    Ok((ctx.context("opening the installation's keys")?, nats))
+    let (bus, carrier) = wakeups::configured(&config.wakeups)?;
+    let ctx = Ctx::start_on(bus, store, settings, master_key, Arc::new(SystemClock)).await;
+    Ok((ctx.context("opening the installation's keys")?, carrier))
 }
 
 /// `host:port`, with brackets around an IPv6 address.

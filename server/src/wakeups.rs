@@ -6,7 +6,7 @@ mod pace;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use actions::bus::{self, Between, Change, Topic};
+use actions::bus::{self, Bus, Change, Outgoing, Topic};
 use actions::{Ctx, chain};
 use anyhow::Context as _;
 use async_nats::connection::State;
@@ -14,7 +14,7 @@ use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber};
 use futures::StreamExt as _;
 use policy::ids::TenantId;
 use policy::metrics::{HINTS, HINTS_LOST};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -22,7 +22,7 @@ use url::Url;
 use crate::config::Wakeups;
 use pace::Pace;
 
-/// Hints that wait to be sent, and messages that wait to be read; what comes on top of them is lost.
+/// Messages that wait to be read; what comes on top of them is lost.
 const WAITING: usize = 4096;
 /// Between two tries to reach a server.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -35,10 +35,20 @@ const EVERYTHING_EVERY: Duration = Duration::from_secs(5);
 /// A tenant's id, a colon, a topic.
 const LONGEST_MESSAGE: usize = 64;
 
-/// How hints travel, by the settings: what actions are told, and NATS where there is one.
-pub fn configured(wakeups: &Wakeups) -> anyhow::Result<(Between, Option<Nats>)> {
+/// What carries hints between nodes.
+#[derive(Debug)]
+pub enum Carrier {
+    /// Notifications of the database.
+    Database(Outgoing),
+    /// NATS.
+    Nats(Nats),
+}
+
+/// The bus of a node, and what carries its hints by the settings.
+pub fn configured(wakeups: &Wakeups) -> anyhow::Result<(Bus, Carrier)> {
+    let (bus, outgoing) = Bus::new();
     if wakeups.nats_url.is_empty() {
-        return Ok((Between::Database, None));
+        return Ok((bus, Carrier::Database(outgoing)));
     }
     let mut login = None;
     let mut servers = Vec::new();
@@ -48,17 +58,18 @@ pub fn configured(wakeups: &Wakeups) -> anyhow::Result<(Between, Option<Nats>)> 
         let _ = (url.set_username(""), url.set_password(None));
         servers.push(ServerAddr::from_url(url).context("wakeups.nats_url")?);
     }
-    let (carrier, outgoing) = mpsc::channel(WAITING);
-    Ok((Between::Carrier(carrier), Some(Nats { servers, login, subject: wakeups.subject.clone(), outgoing })))
+    Ok((bus, Carrier::Nats(Nats { servers, login, subject: wakeups.subject.clone(), outgoing })))
 }
 
-/// Feeds the node's bus until `ended`.
-pub async fn run(ctx: Ctx, nats: Option<Nats>, ended: CancellationToken) {
-    match nats {
-        None => {
-            ended.run_until_cancelled(bus::run(ctx)).await;
+/// Carries hints to and from the node's bus until `ended`, and then what is left for the others.
+pub async fn run(ctx: Ctx, carrier: Carrier, ended: CancellationToken) {
+    match carrier {
+        Carrier::Database(mut outgoing) => {
+            ended.run_until_cancelled(bus::run(&ctx, &mut outgoing)).await;
+            outgoing.close();
+            bus::carry(&ctx, &mut outgoing).await;
         }
-        Some(nats) => nats.run(&ctx, &ended).await,
+        Carrier::Nats(nats) => nats.run(&ctx, &ended).await,
     }
 }
 
@@ -68,7 +79,7 @@ pub struct Nats {
     servers: Vec<ServerAddr>,
     login: Option<Login>,
     subject: String,
-    outgoing: mpsc::Receiver<Change>,
+    outgoing: Outgoing,
 }
 
 #[derive(Clone)]
@@ -313,8 +324,8 @@ mod tests {
     fn logins_come_from_the_first_address_that_has_one() {
         let login = |urls: &[&str]| {
             let nats_url = urls.iter().map(|url| (*url).to_owned().into()).collect();
-            let (_, nats) = configured(&Wakeups { nats_url, subject: "x".to_owned() }).unwrap();
-            let nats = nats.unwrap();
+            let (_, carrier) = configured(&Wakeups { nats_url, subject: "x".to_owned() }).unwrap();
+            let Carrier::Nats(nats) = carrier else { panic!("{carrier:?}") };
             assert!(nats.servers.iter().all(|server| !server.has_user_pass()), "kept where it isn't logged");
             nats.login
         };

@@ -1,15 +1,14 @@
 //! Hints that something changed, where somebody carries them to the other nodes; and what tells those who missed one.
 
-use actions::bus::{Between, Change, Topic};
+use actions::bus::{Bus, Change, Topic};
 use actions::{pbxes, standing};
-use tokio::sync::mpsc;
 
 use crate::portal::Portal;
 
 #[tokio::test]
 async fn this_node_hears_every_change_and_the_others_what_there_is_room_for() {
-    let (carrier, mut delivered) = mpsc::channel(1);
-    let portal = Portal::between(Between::Carrier(carrier)).await;
+    let (bus, mut delivered) = Bus::with_room(1);
+    let portal = Portal::on(bus).await;
     let caller = portal.tenant("acme").await;
     while delivered.try_recv().is_ok() {}
     let mut heard = portal.ctx.bus().subscribe();

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use actions::bus::Between;
+use actions::bus::Bus;
 use actions::clock::TestClock;
 use actions::seal::MasterKey;
 use actions::{ActError, Caller, Ctx, Login, Settings, Visitor};
@@ -32,11 +32,11 @@ pub(crate) struct Portal {
 
 impl Portal {
     pub(crate) async fn new() -> Self {
-        Self::between(Between::Database).await
+        Self::on(Bus::new().0).await
     }
 
-    /// One whose hints reach other nodes in some way.
-    pub(crate) async fn between(between: Between) -> Self {
+    /// One with this bus.
+    pub(crate) async fn on(bus: Bus) -> Self {
         let db = TestDb::new().await;
         let clock = Arc::new(TestClock::new(datetime!(2030-01-01 12:00 UTC)));
         let settings = Settings {
@@ -45,7 +45,7 @@ impl Portal {
             development_mailbox: true,
         };
         let key = MasterKey::new(&Zeroizing::new(vec![7; 32])).unwrap();
-        let ctx = Ctx::start_between(db.store.clone(), settings, key, clock.clone(), between).await.unwrap();
+        let ctx = Ctx::start_on(bus, db.store.clone(), settings, key, clock.clone()).await.unwrap();
         Self { ctx, db, clock }
     }
 

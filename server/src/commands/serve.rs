@@ -19,7 +19,7 @@ use crate::http::{Portal, serving};
 use crate::installation::Installation;
 use crate::observe::Metrics;
 use crate::observe::health::Health;
-use crate::wakeups::Nats;
+use crate::wakeups::Carrier;
 use crate::{descriptors, http, jobs, rpc, wakeups};
 
 /// Requests under way and jobs get so long to finish.
@@ -47,24 +47,24 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     };
     let stopping = CancellationToken::new();
     stop_on_signals(&stopping)?;
-    let mut installation = Installation::open(&config).await?;
-    let nats = installation.nats.take();
+    let (installation, carrier) = Installation::open(&config).await?;
     // On the heap: what serves is large.
     let served = tokio::select! {
-        served = Box::pin(serve(&config, (&installation.ctx, nats), mailer, pages, agents, metrics, stopping)) => served,
+        served = Box::pin(serve(&config, (&installation.ctx, carrier), mailer, pages, agents, metrics, stopping)) => served,
         () = installation.keep_up() => Ok(()),
     };
     installation.close().await?;
     served
 }
 
-/// Serves an installation, with the NATS that its nodes wake each other over, on these ports until `stopping`; ends when all that was under way has, or its time is over.
+/// Serves an installation, with what carries its hints, on these ports until `stopping`; ends when all that was under way has, or its
+/// time is over.
 ///
 /// # Errors
 /// When there is nothing to serve under.
 pub async fn serve(
     config: &Config,
-    (ctx, nats): (&Ctx, Option<Nats>),
+    (ctx, carrier): (&Ctx, Carrier),
     mailer: Option<Mailer>,
     pages: TcpListener,
     agents: TcpListener,
@@ -90,7 +90,7 @@ pub async fn serve(
         stopping: stopping.clone(),
     };
     // What is done while everything stops is told to the other nodes as well.
-    let hints = tokio::spawn(wakeups::run(ctx.clone(), nats, stopped.clone()));
+    let hints = tokio::spawn(wakeups::run(ctx.clone(), carrier, stopped.clone()));
     let jobs = jobs::start(ctx, mailer, &stopping);
     let names = server_names(config);
     tracing::info!(

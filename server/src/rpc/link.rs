@@ -1,14 +1,16 @@
 //! `AgentLink`: the one long stream of an agent, and the task that serves it.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use actions::agents::{self, Agent, AppliedBans, AppliedPolicy, Health, Told};
 use actions::{ActError, Ctx, chain};
-use futures::FutureExt as _;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use policy::bans::BanDigest;
 use policy::metrics::{POLICIES_REFUSED, REPORT_SECONDS, STREAMS_OPENED};
 use policy::pbxes::HEARTBEAT_SECONDS;
-use policy::reports::ReportEvent;
+use policy::reports::{ReportBatch, ReportEvent};
 use policy::sync::credible;
 use proto::LEAVING;
 use proto::convert::{FromAgent, FromServer, Hello, ReportAck, Welcome};
@@ -30,6 +32,8 @@ use crate::observe;
 const IN_FLIGHT: usize = 4;
 /// With so many answers waiting no further message of the agent is read.
 const WAITING: usize = 64;
+/// With so many of its batches being stored no further message of the agent is read; it has no more under way.
+const STORING: usize = 8;
 /// How long an agent may take for its first message.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence for three heartbeats ends the stream.
@@ -74,12 +78,16 @@ impl pb::agent_link_server::AgentLink for Links {
             agent,
             id: Uuid::new_v4(),
             out,
+            storing: FuturesUnordered::new(),
             stopping: self.stopping.clone(),
         };
         tokio::spawn(link.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
+
+/// A batch that is being stored.
+type Storing = Pin<Box<dyn Future<Output = Result<ReportAck, Status>> + Send + Sync>>;
 
 /// One stream.
 struct Link {
@@ -88,6 +96,9 @@ struct Link {
     agent: Agent,
     id: Uuid,
     out: mpsc::Sender<Result<pb::ServerMessage, Status>>,
+    /// What the agent has reported and is being stored, beside everything else; each ends with its acknowledgement. What the stream
+    /// doesn't live to see is stored all the same, and known when the agent sends it again.
+    storing: FuturesUnordered<Storing>,
     stopping: CancellationToken,
 }
 
@@ -169,15 +180,20 @@ impl Link {
         let mut read_from = Instant::now();
         loop {
             let wants_to_send = outbox.wants_to_send();
+            let full = self.storing.len() >= STORING;
             tokio::select! {
                 () = stopping.cancelled() => return self.leave(incoming, outbox, place, read_from).await,
-                () = sleep_until(silent_until) => return Err(Status::deadline_exceeded("the agent was silent for three heartbeats")),
-                message = async { sleep_until(read_from).await; incoming.message().await }, if outbox.waiting() < WAITING => {
+                () = sleep_until(silent_until), if !full => return Err(Status::deadline_exceeded("the agent was silent for three heartbeats")),
+                message = async { sleep_until(read_from).await; incoming.message().await }, if !full && outbox.waiting() < WAITING => {
                     let Some(message) = message? else { return Ok(()) };
                     heard = Instant::now();
                     let bans = self.hear(message.try_into()?, &mut outbox, place).await?;
                     read_from = Instant::now().max(read_from) + Duration::from_secs(1) * bans / BANS_PER_SECOND;
                     silent_until = read_from + SILENCE;
+                }
+                Some(stored) = self.storing.next() => {
+                    acknowledge(stored?, &mut outbox);
+                    silent_until = silent_until.max(Instant::now() + SILENCE);
                 }
                 told = news.changed() => {
                     told.map_err(|_| Status::unavailable(LEAVING))?;
@@ -220,6 +236,9 @@ impl Link {
                 && let Some(Some(message)) = incoming.message().now_or_never().transpose()?
             {
                 bans += self.hear(message.try_into()?, &mut outbox, place).await?.max(1);
+            }
+            while let Some(stored) = self.storing.next().await {
+                acknowledge(stored?, &mut outbox);
             }
             while outbox.waiting() > 0 {
                 if let Some(message) = outbox.next(&self.ctx, &self.agent, place).await.map_err(status)?
@@ -279,17 +298,24 @@ impl Link {
                 return Ok(AUDITED);
             }
             FromAgent::Report(batch) => {
-                let batch_id = batch.id;
                 let bans = batch.events.iter().filter(|event| matches!(event, ReportEvent::Detected(_))).count();
-                let begun = Instant::now();
-                let ban_seq = place.report(&self.ctx, &self.agent, batch).await.map_err(status)?;
-                metrics::histogram!(REPORT_SECONDS.name).record(begun.elapsed());
-                outbox.push(FromServer::ReportAck(ReportAck { batch_id, ban_seq }));
-                outbox.bans_changed(Instant::now());
+                self.store(batch, place);
                 return Ok(u32::try_from(bans).unwrap_or(u32::MAX));
             }
         }
         Ok(0)
+    }
+
+    /// Begins to store a batch.
+    fn store(&self, batch: ReportBatch, place: &Place) {
+        let batch_id = batch.id;
+        let begun = Instant::now();
+        let stored = place.report(&self.ctx, &self.agent, batch);
+        self.storing.push(Box::pin(async move {
+            let ban_seq = stored.await.map_err(status)?;
+            metrics::histogram!(REPORT_SECONDS.name).record(begun.elapsed());
+            Ok(ReportAck { batch_id, ban_seq })
+        }));
     }
 
     /// The agent has applied a policy. Noted only when its digest is the one of that revision: what is shown as enforced is.
@@ -349,6 +375,12 @@ impl Link {
     fn now_ms(&self) -> i64 {
         i64::try_from(self.ctx.now().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
     }
+}
+
+/// A batch is stored: the agent is told, and gets what it has changed.
+fn acknowledge(ack: ReportAck, outbox: &mut Outbox) {
+    outbox.push(FromServer::ReportAck(ack));
+    outbox.bans_changed(Instant::now());
 }
 
 fn saturated(number: u64) -> i64 {

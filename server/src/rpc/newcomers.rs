@@ -1,20 +1,28 @@
 //! Peers that have not shown yet whose they are: handshakes under way, and those without a certificate, who have come to
-//! enrol. Few at a time for each source, and when there are too many altogether the oldest has to go: an agent is through
-//! within milliseconds, so that who dawdles keeps nobody out.
+//! enrol. Few at a time for each source, and when there are too many altogether the oldest has to go, if it has had its time: an agent
+//! is through within milliseconds, so that who dawdles keeps nobody out, and a whole fleet that comes back at once isn't sent away
+//! half-way, over and over, but waits outside.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::connections::{Connections, Most, Place};
+
+/// Nobody is sent away sooner than this: two round trips to the other side of the world, and a machine that is busy.
+const TIME: Duration = Duration::from_millis(500);
 
 /// The newcomers of a port.
 #[derive(Debug)]
 pub(super) struct Newcomers {
     places: Connections,
     line: Arc<Mutex<Line>>,
+    left: Arc<Notify>,
     most: usize,
 }
 
@@ -22,14 +30,31 @@ pub(super) struct Newcomers {
 #[derive(Debug, Default)]
 struct Line {
     next: u64,
-    waiting: BTreeMap<u64, CancellationToken>,
+    waiting: BTreeMap<u64, (Instant, CancellationToken)>,
 }
 
 impl Newcomers {
     /// At most so many at a time; of `all`, more are let in, and others go for them.
     pub(super) fn new(most: Most) -> Self {
         let places = Connections::new(Most { all: usize::MAX, ..most }, &[]);
-        Self { places, line: Arc::default(), most: most.all }
+        Self { places, line: Arc::default(), left: Arc::default(), most: most.all }
+    }
+
+    /// Waits until there is room for one more, or the oldest has had its time.
+    pub(super) async fn room(&self) {
+        loop {
+            let left = self.left.notified();
+            let until = {
+                let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+                match line.waiting.first_key_value() {
+                    Some((_, (since, _))) if line.waiting.len() >= self.most => *since + TIME,
+                    _ => return,
+                }
+            };
+            if timeout_at(until, left).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Lets one more in, for as long as what is given is kept; `None` when its source has all that it may have.
@@ -38,14 +63,15 @@ impl Newcomers {
         let sent_away = CancellationToken::new();
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         while line.waiting.len() >= self.most
-            && let Some((_, oldest)) = line.waiting.pop_first()
+            && let Some((_, (_, oldest))) = line.waiting.pop_first()
         {
             oldest.cancel();
         }
         let number = line.next;
         line.next += 1;
-        line.waiting.insert(number, sent_away.clone());
-        Some(Newcomer { number, sent_away, line: Arc::clone(&self.line), _place: place })
+        line.waiting.insert(number, (Instant::now(), sent_away.clone()));
+        let (line, left) = (Arc::clone(&self.line), Arc::clone(&self.left));
+        Some(Newcomer { number, sent_away, line, left, _place: place })
     }
 }
 
@@ -55,6 +81,7 @@ pub(super) struct Newcomer {
     number: u64,
     sent_away: CancellationToken,
     line: Arc<Mutex<Line>>,
+    left: Arc<Notify>,
     _place: Place,
 }
 
@@ -68,6 +95,7 @@ impl Newcomer {
 impl Drop for Newcomer {
     fn drop(&mut self) {
         self.line.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&self.number);
+        self.left.notify_one();
     }
 }
 
@@ -103,6 +131,22 @@ mod tests {
         there.push(admit(&newcomers, "203.0.113.5").unwrap());
         let gone: Vec<_> = there.iter().map(|newcomer| newcomer.sent_away.is_cancelled()).collect();
         assert_eq!(gone, [true, false, false, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_sent_away_before_his_time() {
+        let newcomers = Newcomers::new(MOST);
+        let mut there: Vec<_> = (1..=3).map(|n| admit(&newcomers, &format!("203.0.113.{n}")).unwrap()).collect();
+        let begun = Instant::now();
+        newcomers.room().await;
+        assert_eq!(begun.elapsed(), TIME, "all are new");
+        let room = newcomers.room();
+        there.push(admit(&newcomers, "203.0.113.4").unwrap());
+        assert!(there[0].sent_away.is_cancelled() && !there[1].sent_away.is_cancelled());
+        drop(there.remove(1));
+        room.await;
+        newcomers.room().await;
+        assert_eq!(begun.elapsed(), TIME, "there is room, nobody waits");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use policy::ids::TenantId;
 use policy::metrics::{AGENTS, LOOKS};
 use policy::reports::ReportBatch;
 use policy::snapshot::PolicySnapshot;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -28,11 +28,17 @@ use tenant::Tenant;
 /// How often is looked for changes whose notification was lost.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// So many transactions store reports at a time: more would take the database from everything else, and reports that wait are stored
+/// together with those that come meanwhile.
+const STORING: usize = 4;
+
 /// All streams of this node.
 #[derive(Debug, Clone)]
 pub(super) struct Roll {
     ctx: Ctx,
     tenants: Arc<Mutex<HashMap<TenantId, Arc<Tenant>>>>,
+    /// How many tenants' reports may be stored at this moment.
+    storing: Arc<Semaphore>,
 }
 
 /// What a stream is told.
@@ -68,7 +74,7 @@ pub(super) struct Place {
 impl Roll {
     /// An empty roll, kept up to date until `stopping`.
     pub(super) fn new(ctx: Ctx, stopping: CancellationToken) -> Self {
-        let roll = Self { ctx, tenants: Arc::default() };
+        let roll = Self { ctx, tenants: Arc::default(), storing: Arc::new(Semaphore::new(STORING)) };
         let listening = roll.clone();
         let looking = roll.clone();
         // Before anybody is on it: a hint is missed by nobody.
@@ -87,7 +93,7 @@ impl Roll {
     pub(super) fn enter(&self, agent: &Agent, id: Uuid) -> Place {
         let mut tenants = locked(&self.tenants);
         let tenant = tenants.entry(agent.tenant_id).or_insert_with(|| {
-            let tenant = Arc::new(Tenant::new(agent.tenant_id));
+            let tenant = Arc::new(Tenant::new(agent.tenant_id, Arc::clone(&self.storing)));
             tokio::spawn(self.clone().keep(Arc::clone(&tenant)));
             tenant
         });
@@ -195,10 +201,15 @@ impl Place {
         self.tenant.bans_fit(ctx, seq, digest).await
     }
 
-    /// Stores a batch, together with what the tenant's other agents report at the moment. Answers the number of the last change of the
-    /// set of bans.
-    pub(super) async fn report(&self, ctx: &Ctx, agent: &Agent, batch: ReportBatch) -> Result<i64, ActError> {
-        self.tenant.report(ctx, agent, batch).await
+    /// Stores a batch, together with what the tenant's other agents report at the moment, whether or not the answer is waited for: the
+    /// number of the last change of the set of bans.
+    pub(super) fn report(
+        &self,
+        ctx: &Ctx,
+        agent: &Agent,
+        batch: ReportBatch,
+    ) -> impl Future<Output = Result<i64, ActError>> + use<> {
+        self.tenant.report(ctx, agent, batch)
     }
 }
 

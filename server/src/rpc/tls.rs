@@ -87,10 +87,11 @@ pub(super) fn accept(
     });
     tokio::spawn(async move {
         loop {
-            let accepted = tokio::select! {
-                () = stopping.cancelled() => return,
-                accepted = listener.accept() => accepted,
+            let accepted = async {
+                door.newcomers.room().await;
+                listener.accept().await
             };
+            let Some(accepted) = stopping.run_until_cancelled(accepted).await else { return };
             match accepted {
                 Ok((stream, peer)) => door.meet(stream, peer),
                 Err(error) => {
@@ -128,7 +129,10 @@ impl Door {
             let named = tokio::time::timeout(HANDSHAKE_TIMEOUT, proxied::client(&mut stream)).await;
             drop(unnamed);
             match named {
-                Ok(Ok(client)) => door.let_in(stream, client.unwrap_or(peer)),
+                Ok(Ok(client)) => {
+                    door.newcomers.room().await;
+                    door.let_in(stream, client.unwrap_or(peer));
+                }
                 Ok(Err(error)) => tracing::warn!(%peer, %error, "a load balancer does not say who connects"),
                 Err(_) => tracing::debug!(%peer, "a load balancer was too slow to say who connects"),
             }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actions::bus::{Change, Topic};
 use agent::clock::{SharedClock, SystemClock};
 use agent::engine::{Engine, Inputs, Parts};
 use agent::firewall::Memory;
@@ -32,6 +33,7 @@ use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+use uuid::Uuid;
 
 use crate::support::{Person, TestServer, stranger, text};
 
@@ -87,6 +89,15 @@ impl Lab {
         })
         .await
         .expect("applied in time");
+    }
+
+    /// Another node hints at something that nothing else here changes.
+    async fn hear_of_another_node(&self) {
+        let mut changes = self.server.ctx.bus().subscribe();
+        let hint = Change { tenant_id: Some(self.tenant), topic: Topic::Sessions };
+        let hints = [(self.tenant, hint.topic.as_str())];
+        store::notify::publish(self.server.ctx.store(), Uuid::nil(), hints).await.unwrap();
+        timeout(LONGEST, async { while changes.recv().await.unwrap() != hint {} }).await.expect("heard in time");
     }
 
     async fn allow(&self, target: &str) {
@@ -174,6 +185,7 @@ async fn what_happens_is_measured_and_nobody_is_named() {
     let wrong = json!({ "email": lab.admin.email, "password": "not the password" });
     assert_eq!(server.call(&stranger(), Operation::LogIn, &wrong).await.status, StatusCode::UNPROCESSABLE_ENTITY);
     server.get(&stranger(), "/nobody@example.test/203.0.113.77").await;
+    lab.hear_of_another_node().await;
 
     let health = Health::new(server.ctx.clone(), server.stopping.clone());
     let metrics = Metrics::start(server.ctx.clone(), health, server.stopping.clone()).unwrap();
@@ -192,7 +204,7 @@ async fn what_happens_is_measured_and_nobody_is_named() {
         (metrics::STREAMS_OPENED, &[], 1.0),
         (metrics::POLICIES_PUSHED, &[], 2.0),
         (metrics::BANS_STORED, &[("source", "manual")], 1.0),
-        (metrics::HINTS, &[], 2.0),
+        (metrics::HINTS, &[], 1.0),
         (metrics::ACTIONS, &[("operation", add), ("outcome", "done")], 1.0),
         (metrics::ACTIONS, &[("operation", "account/log_in"), ("outcome", "refused")], 1.0),
         (metrics::LOGIN_FAILURES, &[("operation", "account/log_in")], 1.0),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use actions::bus::{self, Bus};
 use actions::clock::{Clock as _, SystemClock, TestClock};
 use actions::seal::MasterKey;
 use actions::{Ctx, Login, Settings};
@@ -76,10 +77,11 @@ impl TestServer {
             development_mailbox: true,
         };
         let key = MasterKey::new(&Zeroizing::new(MASTER_KEY.to_vec())).unwrap();
-        let ctx = Ctx::start(db.store.clone(), settings, key, clock.clone()).await.unwrap();
+        let (bus, mut outgoing) = Bus::new();
+        let ctx = Ctx::start_on(bus, db.store.clone(), settings, key, clock.clone()).await.unwrap();
         let stopping = CancellationToken::new();
-        let listening = ctx.clone();
-        tokio::spawn(stopping.clone().run_until_cancelled_owned(actions::bus::run(listening)));
+        let (node, stopped) = (ctx.clone(), stopping.clone());
+        tokio::spawn(async move { stopped.run_until_cancelled(bus::run(&node, &mut outgoing)).await });
         let portal = Portal {
             ctx: ctx.clone(),
             origin: "http://portal.test".to_owned(),

@@ -3,8 +3,9 @@
 use store::notify::Listener;
 use store::secrets::SealedSecret;
 use time::Duration;
+use uuid::Uuid;
 
-use crate::world::{NOW, World};
+use crate::world::{NOW, World, connect};
 
 #[tokio::test]
 async fn a_session_that_ended_never_comes_back() {
@@ -62,17 +63,20 @@ async fn a_mail_is_taken_by_one_node_and_forgotten_when_sent() {
 }
 
 #[tokio::test]
-async fn hints_come_at_commit_and_not_before() {
+async fn hints_come_from_other_nodes() {
     let world = World::new().await;
-    let mut listener = Listener::start(&world.db.store).await.unwrap();
-    let mut lost = world.tx(world.a).await;
-    store::notify::publish(&mut lost, "bans").await.unwrap();
-    lost.rollback().await.unwrap();
-    let mut tx = world.tx(world.b).await;
-    store::notify::publish(&mut tx, "policy").await.unwrap();
-    tx.commit().await.unwrap();
-    let heard = tokio::time::timeout(std::time::Duration::from_secs(10), listener.next()).await.unwrap().unwrap();
-    assert_eq!(heard, Some((world.b.id, "policy".to_owned())));
+    let store = &world.db.store;
+    let (node, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let mut listener = Listener::start(store, node).await.unwrap();
+    store::notify::publish(store, node, [(world.a.id, "bans")]).await.unwrap();
+    store::notify::publish(store, other, [(world.a.id, "bans"), (world.b.id, "policy")]).await.unwrap();
+    // As nodes of earlier versions say it.
+    let older = sqlx::query("SELECT pg_notify('ringfence', $1)").bind(format!("{}:audit", world.b.id));
+    older.execute(&mut connect(&world.db.admin_url).await).await.unwrap();
+    for (tenant, topic) in [(world.a.id, "bans"), (world.b.id, "policy"), (world.b.id, "audit")] {
+        let heard = tokio::time::timeout(std::time::Duration::from_secs(10), listener.next()).await.unwrap().unwrap();
+        assert_eq!(heard, Some((tenant, topic.to_owned())));
+    }
 }
 
 #[tokio::test]

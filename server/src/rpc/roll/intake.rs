@@ -1,22 +1,23 @@
 //! Stores what a tenant's agents report: whatever waits while a batch is being stored goes into the next transaction together.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use actions::agents::{self, Agent, Report};
+use actions::agents::{self, Report};
 use actions::{ActError, Ctx};
-use policy::reports::ReportBatch;
-use tokio::sync::{Mutex as AsyncMutex, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, oneshot};
 
 use super::locked;
 
 /// Events in one transaction, unless a single batch has more.
 const EVENTS: usize = 2_000;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Intake {
     waiting: Mutex<Vec<Waiting>>,
     /// Held by who stores.
     turn: AsyncMutex<()>,
+    /// Room for transactions, of all tenants.
+    room: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -26,10 +27,14 @@ struct Waiting {
 }
 
 impl Intake {
+    pub(super) fn new(room: Arc<Semaphore>) -> Self {
+        Self { waiting: Mutex::default(), turn: AsyncMutex::default(), room }
+    }
+
     /// Stores a batch. Answers the number of the last change of the set of bans.
-    pub(super) async fn store(&self, ctx: &Ctx, agent: &Agent, batch: ReportBatch) -> Result<i64, ActError> {
+    pub(super) async fn store(&self, ctx: &Ctx, report: Report) -> Result<i64, ActError> {
         let (stored, mut answer) = oneshot::channel();
-        locked(&self.waiting).push(Waiting { report: Report { agent: agent.clone(), batch }, stored });
+        locked(&self.waiting).push(Waiting { report, stored });
         let _turn = self.turn.lock().await;
         loop {
             // Who had the turn before may have stored this one, too.
@@ -44,6 +49,7 @@ impl Intake {
     }
 
     async fn store_some(&self, ctx: &Ctx) {
+        let _room = self.room.acquire().await;
         let group = self.take();
         let Some(tenant) = group.first().map(|first| first.report.agent.tenant_id) else { return };
         if group.len() > 1 {

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actions::agents::{self, Agent, BanSync, Health, Marks, Tenancy, Told};
+use actions::agents::{self, Agent, BanSync, Health, Marks, Report, Tenancy, Told};
 use actions::bus::Topic;
 use actions::{ActError, Ctx, chain};
 use policy::bans::BanDigest;
 use policy::ids::{PbxId, TenantId};
 use policy::reports::ReportBatch;
 use policy::snapshot::PolicySnapshot;
-use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -50,7 +50,8 @@ struct Linked {
 }
 
 impl Tenant {
-    pub(super) fn new(id: TenantId) -> Self {
+    /// Of its own and all other tenants' reports no more are stored at a time than `storing` has room for.
+    pub(super) fn new(id: TenantId, storing: Arc<Semaphore>) -> Self {
         Self {
             id,
             links: Mutex::default(),
@@ -60,7 +61,7 @@ impl Tenant {
             heard: Mutex::default(),
             policy: AsyncMutex::default(),
             bans: AsyncMutex::default(),
-            intake: Intake::default(),
+            intake: Intake::new(storing),
         }
     }
 
@@ -270,8 +271,16 @@ impl Tenant {
         Ok(window.fits(seq, digest))
     }
 
-    pub(super) async fn report(&self, ctx: &Ctx, agent: &Agent, batch: ReportBatch) -> Result<i64, ActError> {
-        self.intake.store(ctx, agent, batch).await
+    pub(super) fn report(
+        self: &Arc<Self>,
+        ctx: &Ctx,
+        agent: &Agent,
+        batch: ReportBatch,
+    ) -> impl Future<Output = Result<i64, ActError>> + use<> {
+        let (tenant, ctx, report) = (Arc::clone(self), ctx.clone(), Report { agent: agent.clone(), batch });
+        // A task of its own: others' batches may be in the same transaction.
+        let stored = tokio::spawn(async move { tenant.intake.store(&ctx, report).await });
+        async { stored.await.map_err(ActError::internal)? }
     }
 }
 

@@ -72,13 +72,12 @@ impl Cluster {
             HEXLOWER.encode(&MASTER_KEY)
         );
         let config = Config::from_sources(&settings, &BTreeMap::new()).unwrap();
-        let mut installation = Installation::open(&config).await.unwrap();
+        let (installation, carrier) = Installation::open(&config).await.unwrap();
         let hints = installation.ctx.bus().subscribe();
         let stopping = CancellationToken::new();
         let token = stopping.clone();
         let served = tokio::spawn(async move {
-            let nats = installation.nats.take();
-            serve(&config, (&installation.ctx, nats), None, pages, agents, None, token).await?;
+            serve(&config, (&installation.ctx, carrier), None, pages, agents, None, token).await?;
             installation.close().await
         });
         Node { pages: pages_at, agents: agents_at, hints, stopping, served }
