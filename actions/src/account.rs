@@ -9,6 +9,7 @@ use store::people::User;
 use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::act::{Act, Actor};
+use crate::bus::{self, Topic};
 use crate::caller::{Login, Visitor};
 use crate::ctx::{Ctx, INSTALLATION};
 use crate::error::ActError;
@@ -18,6 +19,9 @@ use crate::{guesses, tokens, totp};
 const WRONG: &str = "E-mail address or password is wrong. Check both, or set a new password.";
 /// What a wrong, old or used code is told.
 const WRONG_CODE: &str = "This code is wrong or was used before. Wait for the next one and type it as it is shown.";
+/// What somebody is told who is in no organisation any more.
+const NO_ACCESS: &str =
+    "You have no access to any organisation: it was suspended or removed. Ask an administrator of your organisation.";
 /// Answers that must not tell by their time whether an e-mail address is known come no sooner than this.
 pub(crate) const EVEN: Duration = Duration::from_millis(200);
 
@@ -132,18 +136,40 @@ pub(crate) async fn complete(
     result: Result<(), ActError>,
 ) -> Result<Login, ActError> {
     let result = match result {
-        Ok(()) => memberships(ctx, user.id).await.map(|tenants| Login {
-            user_id: user.id,
-            stage: Stage::SignedIn,
-            tenant_id: tenants.first().map(|membership| membership.tenant_id),
-            setup: None,
-        }),
+        Ok(()) => enter(ctx, user).await,
         Err(error) => Err(error),
     };
     audit_login(ctx, visitor, Some(user), &user.email, operation, result).await
 }
 
-pub(crate) async fn memberships(ctx: &Ctx, user: UserId) -> Result<Vec<Membership>, ActError> {
+async fn enter(ctx: &Ctx, user: &User) -> Result<Login, ActError> {
+    let tenant_id = first_tenant(ctx, user).await?;
+    if let Some(tenant_id) = tenant_id {
+        let mut tx = ctx.store().tenant(tenant_id).await?;
+        store::members::used(&mut tx, user.id, ctx.now()).await?;
+        bus::commit(ctx, tx, [Topic::People, Topic::Sessions]).await?;
+    }
+    Ok(Login { user_id: user.id, stage: Stage::SignedIn, tenant_id, setup: None })
+}
+
+/// The tenant in which a person goes on; none while she is only invited. Who is neither is refused.
+pub(crate) async fn first_tenant(ctx: &Ctx, user: &User) -> Result<Option<TenantId>, ActError> {
+    let mut tx = ctx.store().person(user.id).await?;
+    let last = store::people::last_tenant(&mut tx, user.id).await?;
+    let invited = store::invitations::any_open(&mut tx, &user.email, ctx.now()).await?;
+    tx.commit().await?;
+    if last.is_none() && !invited { Err(ActError::Refused(NO_ACCESS.to_owned())) } else { Ok(last) }
+}
+
+/// The tenants that hear of what a person does with her account: also those that have suspended her.
+pub(crate) async fn tenants(ctx: &Ctx, user: UserId) -> Result<Vec<TenantId>, ActError> {
+    let mut tx = ctx.store().person(user).await?;
+    let tenants = store::people::tenants(&mut tx, user).await?;
+    tx.commit().await?;
+    Ok(tenants)
+}
+
+async fn memberships(ctx: &Ctx, user: UserId) -> Result<Vec<Membership>, ActError> {
     let mut tx = ctx.store().person(user).await?;
     let memberships = store::people::memberships(&mut tx, user).await?;
     tx.commit().await?;
@@ -162,8 +188,8 @@ async fn audit_login(
     if result.is_err() {
         metrics::counter!(LOGIN_FAILURES.name, "operation" => operation.path()).increment(1);
     }
-    let mut tenants: Vec<TenantId> = match user {
-        Some(user) => memberships(ctx, user.id).await?.into_iter().map(|membership| membership.tenant_id).collect(),
+    let mut tenants = match user {
+        Some(user) => tenants(ctx, user.id).await?,
         None => Vec::new(),
     };
     let last = tenants.pop().unwrap_or(INSTALLATION);
@@ -217,6 +243,11 @@ pub async fn switch_tenant(ctx: &Ctx, visitor: &Visitor, tenant_id: TenantId) ->
     let actor = Actor { tenant_id: log, name: user.email, address: Some(visitor.address) };
     let mut act = Act::begin_as(ctx, actor, Operation::SwitchTenant).await?;
     act.subject(tenant_id);
+    if there {
+        let now = act.now;
+        store::members::used(&mut act.tx, login.user_id, now).await?;
+        act.publish(Topic::People);
+    }
     act.finish(result).await?;
     Ok(Login { tenant_id: Some(tenant_id), ..login.clone() })
 }
@@ -240,8 +271,7 @@ pub(crate) async fn log_person(
     user: &User,
     operation: Operation,
 ) -> Result<(), ActError> {
-    let mut tenants: Vec<TenantId> =
-        memberships(ctx, user.id).await?.into_iter().map(|membership| membership.tenant_id).collect();
+    let mut tenants = tenants(ctx, user.id).await?;
     if tenants.is_empty() {
         tenants.push(INSTALLATION);
     }

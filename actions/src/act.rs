@@ -71,7 +71,11 @@ impl<'a> Act<'a> {
 
     /// Begins for somebody whose right to it has been checked by other means: an agent's certificate, a login in progress.
     pub(crate) async fn begin_as(ctx: &'a Ctx, actor: Actor, operation: Operation) -> Result<Self, ActError> {
-        let tx = ctx.store().tenant(actor.tenant_id).await?;
+        let tx = if operation == Operation::LinkAgent {
+            ctx.store().tenant_for_agents(actor.tenant_id).await?
+        } else {
+            ctx.store().tenant(actor.tenant_id).await?
+        };
         Ok(Self::begin_in(ctx, tx, actor, operation))
     }
 

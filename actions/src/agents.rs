@@ -61,7 +61,7 @@ impl Agent {
 pub async fn identify(ctx: &Ctx, certificate_der: &[u8]) -> Result<Agent, ActError> {
     let (tenant_id, pbx_id) = ca::identity(certificate_der).ok_or(ActError::NotFound)?;
     let fingerprint = Sha256::digest(certificate_der).to_vec();
-    let mut tx = ctx.store().tenant(tenant_id).await?;
+    let mut tx = ctx.store().tenant_for_agents(tenant_id).await?;
     let found = store::agents::by_certificate(&mut tx, &fingerprint, ctx.now()).await?;
     tx.commit().await?;
     match found {

@@ -31,12 +31,14 @@ pub enum Topic {
     Audit,
     /// Sessions or roles of people.
     Sessions,
+    /// Who has access, or is invited.
+    People,
     /// Hints may have been lost: look at everything.
     Everything,
 }
 
 impl Topic {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Policy,
         Self::Bans,
         Self::Pbxes,
@@ -45,6 +47,7 @@ impl Topic {
         Self::BlockedIps,
         Self::Audit,
         Self::Sessions,
+        Self::People,
         Self::Everything,
     ];
 
@@ -59,6 +62,7 @@ impl Topic {
             Self::BlockedIps => "blocked_ips",
             Self::Audit => "audit",
             Self::Sessions => "sessions",
+            Self::People => "people",
             Self::Everything => "everything",
         }
     }
@@ -138,7 +142,7 @@ impl Bus {
     }
 
     /// Spreads a hint on this node and on the others.
-    fn tell(&self, change: Change) {
+    pub(crate) fn tell(&self, change: Change) {
         self.send(change);
         if let Err(mpsc::error::TrySendError::Full(change)) = self.outside.try_send(change) {
             tracing::debug!(topic = change.topic.as_str(), "a hint to the other nodes is lost; they look for it");

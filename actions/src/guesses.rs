@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use policy::ids::UserId;
+use policy::ids::{TenantId, UserId};
 use policy::net::source_key;
 use store::PlatformTx;
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
 use crate::ctx::Ctx;
 use crate::error::ActError;
@@ -33,6 +33,9 @@ const CODE: Limit = Limit { free: 5, first_seconds: 30, most_seconds: 900 };
 /// For mail of one kind to one address: nobody's mailbox is filled by others.
 const MAIL: Limit = Limit { free: 5, first_seconds: 900, most_seconds: 3600 };
 
+/// For invitations of one tenant, to whomever: nobody makes the portal write to strangers.
+const INVITATIONS: Limit = Limit { free: 100, first_seconds: 60, most_seconds: 3600 };
+
 impl Limit {
     fn wait(self, failures: i32) -> Duration {
         if failures < self.free {
@@ -57,6 +60,14 @@ pub(crate) fn password(email: &str, from: IpAddr) -> Subject {
     ])
 }
 
+/// An invitation of a tenant to an e-mail address.
+pub(crate) fn invitation(tenant: TenantId, email: &str) -> Subject {
+    Subject(vec![
+        (format!("mail invitation {tenant} {email}"), MAIL),
+        (format!("mail invitations of {tenant}"), INVITATIONS),
+    ])
+}
+
 /// The second factor of a person.
 pub(crate) fn code(user: UserId) -> Subject {
     Subject(vec![(format!("code {user}"), CODE)])
@@ -64,24 +75,32 @@ pub(crate) fn code(user: UserId) -> Subject {
 
 /// Counts a try as a failure before it is made, or refuses it while a wait is running; who is right is cleared afterwards.
 /// In this order, so that a hundred tries at once are a hundred tries. A refused try counts nowhere.
-pub(crate) async fn begin(ctx: &Ctx, Subject(names): &Subject) -> Result<(), ActError> {
-    let now = ctx.now();
+pub(crate) async fn begin(ctx: &Ctx, subject: &Subject) -> Result<(), ActError> {
     let mut tx = ctx.store().platform().await?;
+    begin_in(&mut tx, ctx.now(), subject).await?;
+    Ok(tx.commit().await?)
+}
+
+/// The same, in a transaction that has begun, and that must end when it is refused.
+pub(crate) async fn begin_in(
+    tx: &mut PlatformTx,
+    now: OffsetDateTime,
+    Subject(names): &Subject,
+) -> Result<(), ActError> {
     for (name, limit) in names {
-        store::people::lock_guesses(&mut tx, name).await?;
-        if let Some((failures, last_at)) = store::people::guesses(&mut tx, name).await? {
+        store::people::lock_guesses(tx, name).await?;
+        if let Some((failures, last_at)) = store::people::guesses(tx, name).await? {
             let wait = limit.wait(failures);
             if now - last_at <= FORGET && now < last_at + wait {
-                tx.rollback().await?;
                 let seconds = (last_at + wait - now).whole_seconds() + 1;
                 return Err(ActError::TooMany { retry_after_seconds: seconds.unsigned_abs() });
             }
         }
     }
     for (name, _) in names {
-        store::people::count_guess(&mut tx, name, now, now - FORGET).await?;
+        store::people::count_guess(tx, name, now, now - FORGET).await?;
     }
-    Ok(tx.commit().await?)
+    Ok(())
 }
 
 /// Forgets the failures: the try was right.

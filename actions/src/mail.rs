@@ -2,6 +2,8 @@
 
 use lettre::message::header::ContentType;
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
+use policy::authz::Role;
+use policy::people::{INVITATION_DAYS, Invitation};
 use store::PlatformTx;
 use store::mails::Mail;
 
@@ -42,6 +44,41 @@ pub(crate) async fn reset(tx: &mut PlatformTx, ctx: &Ctx, email: &str, token: &s
          If it wasn't you, do nothing: your password stays as it is.\n"
     );
     Ok(store::mails::insert(tx, email, "Set a new password", &body, ctx.now()).await?)
+}
+
+pub(crate) async fn invitation(
+    tx: &mut PlatformTx,
+    ctx: &Ctx,
+    invitation: &Invitation,
+    organisation: &str,
+    link: &str,
+) -> Result<(), ActError> {
+    let url = &ctx.settings().public_url;
+    let Invitation { email, role, invited_by, .. } = invitation;
+    let body = format!(
+        "{invited_by} invites you to {organisation} on Ringfence, as {}.\n\n\
+         Accept within {INVITATION_DAYS} days:\n{url}/invitation?token={link}\n\n\
+         If you don't know what this is about, do nothing: without this link nothing is made.\n",
+        role.title()
+    );
+    let subject = format!("Invitation to {organisation}");
+    Ok(store::mails::insert(tx, email, &subject, &body, ctx.now()).await?)
+}
+
+pub(crate) async fn role_changed(
+    tx: &mut PlatformTx,
+    ctx: &Ctx,
+    email: &str,
+    organisation: &str,
+    role: Role,
+) -> Result<(), ActError> {
+    let url = &ctx.settings().public_url;
+    let body = format!(
+        "You are {} of {organisation} on Ringfence now. Log in again to go on: {url}/login\n\n\
+         If that surprises you, ask an administrator of {organisation}.\n",
+        role.title()
+    );
+    Ok(store::mails::insert(tx, email, "Your role was changed", &body, ctx.now()).await?)
 }
 
 pub(crate) async fn password_changed(tx: &mut PlatformTx, ctx: &Ctx, email: &str) -> Result<(), ActError> {

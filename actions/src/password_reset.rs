@@ -7,7 +7,7 @@ use time::Duration;
 use crate::caller::Visitor;
 use crate::ctx::Ctx;
 use crate::error::ActError;
-use crate::{account, guesses, mail, tokens};
+use crate::{account, guesses, mail, sessions, tokens};
 
 const LINK_HOURS: i64 = 1;
 
@@ -58,12 +58,13 @@ pub async fn reset(ctx: &Ctx, visitor: &Visitor, token: &str, password: &str) ->
     }
     store::people::set_password(&mut tx, user.id, &hash).await?;
     store::people::delete_resets(&mut tx, user.id).await?;
-    store::sessions::delete_of_user(&mut tx, user.id).await?;
+    store::sessions::delete_of_user(&mut tx, user.id, ctx.now()).await?;
     for subject in [guesses::password(&user.email, visitor.address), guesses::code(user.id)] {
         guesses::forget(&mut tx, &subject).await?;
     }
     mail::password_changed(&mut tx, ctx, &user.email).await?;
     tx.commit().await?;
+    sessions::tell_everywhere(ctx, user.id).await?;
     account::log_person(ctx, visitor, &user, Operation::ResetPassword).await
 }
 

@@ -138,6 +138,6 @@ async fn create_inner(act: &mut Act<'_>, user_id: UserId, sign_up: &SignUp) -> R
         return Err(ActError::Refused("This e-mail address has an account by now. Log in with it.".to_owned()));
     }
     inserted?;
-    store::people::insert_membership(&mut act.tx, user_id, Role::SuperAdministrator, now).await?;
+    store::members::insert(&mut act.tx, user_id, Role::SuperAdministrator, "", now).await?;
     Ok(())
 }

@@ -25,7 +25,8 @@ pub fn between(before: &Standing, after: &Standing) -> Vec<Topic> {
         topics.extend([Topic::Bans, Topic::BlockedIps]);
     }
     if before.audit_seq != after.audit_seq {
-        topics.push(Topic::Audit);
+        // Whatever changes access leaves a row.
+        topics.extend([Topic::Audit, Topic::People]);
     }
     if before.pbxes != after.pbxes {
         topics.push(Topic::Pbxes);

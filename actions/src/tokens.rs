@@ -1,6 +1,7 @@
 //! Random tokens that go out by mail or on paper, and the hashes that are kept of them.
 
 use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
+use policy::ids::TenantId;
 use rand::Rng as _;
 use sha2::{Digest as _, Sha256};
 
@@ -9,6 +10,17 @@ pub(crate) fn link_token() -> String {
     let mut bytes = [0u8; 32];
     rand::rng().fill_bytes(&mut bytes);
     BASE64URL_NOPAD.encode(&bytes)
+}
+
+/// A token of a tenant, for links that are followed by who isn't logged in.
+pub(crate) fn of_tenant(tenant: TenantId, token: &str) -> String {
+    format!("{}.{token}", tenant.0.simple())
+}
+
+/// The tenant and the token of [`of_tenant`].
+pub(crate) fn parse_of_tenant(link: &str) -> Option<(TenantId, &str)> {
+    let (tenant, token) = link.split_once('.')?;
+    Some((tenant.parse().ok()?, token))
 }
 
 /// A recovery code of 50 random bits, for paper: `k7fmq-x2v5r`.

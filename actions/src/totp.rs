@@ -41,9 +41,11 @@ pub async fn begin(ctx: &Ctx, visitor: &Visitor) -> Result<(Login, TotpSetup), A
 pub async fn confirm(ctx: &Ctx, visitor: &Visitor, code: &str) -> Result<(Login, Vec<String>), ActError> {
     let (login, user) = setting_up(ctx, visitor).await?;
     let codes: Vec<String> = (0..RECOVERY_CODES).map(|_| tokens::recovery_code()).collect();
-    let result = match &login.setup {
-        Some(seed) => account::guarded(ctx, user.id, prove(ctx, &user, seed, code, &codes)).await,
-        None => Err(ActError::Refused("Load this page again and scan the code first.".to_owned())),
+    // Before anything is kept: who has lost her access meanwhile would never see her recovery codes.
+    let result = match (account::first_tenant(ctx, &user).await, &login.setup) {
+        (Err(error), _) => Err(error),
+        (Ok(_), Some(seed)) => account::guarded(ctx, user.id, prove(ctx, &user, seed, code, &codes)).await,
+        (Ok(_), None) => Err(ActError::Refused("Load this page again and scan the code first.".to_owned())),
     };
     let login = account::complete(ctx, visitor, &user, Operation::ConfirmTotp, result).await?;
     Ok((login, codes))
@@ -57,7 +59,7 @@ async fn prove(ctx: &Ctx, user: &User, seed: &UnprovenSeed, code: &str, codes: &
     let kept = store::people::set_totp(&mut tx, user.id, &sealed, &seed.key_id, step, ctx.now()).await?;
     if kept {
         store::people::set_recovery_codes(&mut tx, user.id, &hashes).await?;
-        store::sessions::delete_of_user(&mut tx, user.id).await?;
+        store::sessions::delete_of_user(&mut tx, user.id, ctx.now()).await?;
     }
     tx.commit().await?;
     Ok(kept)

@@ -2,6 +2,7 @@
 
 #[expect(missing_docs, reason = "the arguments of a server function become the fields of a type that nobody names")]
 pub mod api;
+pub(crate) mod invitation;
 pub(crate) mod login;
 pub(crate) mod reset;
 pub(crate) mod setup;

@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 
 use actions::{ActError, Caller, Ctx, Login, Visitor, chain};
-use axum::http::Extensions;
 use axum::http::request::Parts;
+use axum::http::{Extensions, header};
 use leptos::prelude::use_context;
 use policy::account::Stage;
+use policy::ids::SessionId;
+use policy::sessions::{self, Factor, Origin};
 use tower_sessions::Session;
+use uuid::Uuid;
 
 use crate::error::ApiError;
 
@@ -16,6 +19,9 @@ pub const LOGIN: &str = "login";
 /// Where a session holds when its login was completed, in seconds since 1970: its longest life counts from there, also
 /// when it gets a new id meanwhile.
 pub const BEGAN: &str = "began";
+
+/// Where a session holds its [`Origin`].
+pub const ORIGIN: &str = "origin";
 
 /// From where a request comes, proxies taken into account. An extension of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +52,25 @@ pub async fn visitor_of(extensions: &Extensions) -> Result<Visitor, ApiError> {
 /// What a session holds.
 pub async fn login_of(session: &Session) -> Result<Option<Login>, ApiError> {
     Ok(session.get(LOGIN).await.map_err(ActError::internal)?)
+}
+
+/// What pages call the session of the request.
+pub async fn session_id() -> Result<Option<SessionId>, ApiError> {
+    let parts: Parts = use_context().ok_or_else(|| lost("the request"))?;
+    let origin: Option<Origin> = session_of(&parts.extensions)?.get(ORIGIN).await.map_err(ActError::internal)?;
+    Ok(origin.map(|origin| origin.id))
+}
+
+/// Begins the session of a login that `factor` has completed. It gets a new id.
+pub async fn complete_session(login: &Login, factor: Factor) -> Result<Stage, ApiError> {
+    let parts: Parts = use_context().ok_or_else(|| lost("the request"))?;
+    let ClientAddress(address) = *parts.extensions.get().ok_or_else(|| lost("the client's address"))?;
+    let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let origin =
+        Origin { id: SessionId(Uuid::new_v4()), address: address.to_string(), device: sessions::device(agent), factor };
+    let session = session_of(&parts.extensions)?;
+    session.insert(ORIGIN, origin).await.map_err(ActError::internal)?;
+    start_session(login).await
 }
 
 /// Begins the session of a login, or brings it a step further. It gets a new id, so that one known before is worth nothing.

@@ -7,7 +7,7 @@ pub(crate) mod top_bar;
 use leptos::prelude::*;
 use leptos_router::components::Outlet;
 use policy::account::{Me, Stage};
-use policy::authz::Permission;
+use policy::authz::{Permission, Role};
 use policy::enforcement::Enforcement;
 
 use crate::account::steps;
@@ -48,6 +48,11 @@ impl SignedIn {
     /// Whether the page may show what needs this permission.
     pub(crate) fn may(self, permission: Permission) -> bool {
         self.0.peek_stored(|me| me.as_ref().is_some_and(|me| me.may(permission)))
+    }
+
+    /// The person's e-mail address, and what she is in this tenant.
+    pub(crate) fn person(self) -> Option<(String, Role)> {
+        self.0.peek_stored(|me| me.as_ref().and_then(|me| Some((me.email.clone(), me.current.as_ref()?.role))))
     }
 
     /// The address that the person comes from.

@@ -28,7 +28,9 @@ mod load;
 mod look;
 pub mod overview;
 pub mod pbxes;
+pub mod people;
 mod routes;
+pub mod sessions;
 mod ui;
 
 #[cfg(feature = "ssr")]

@@ -4,9 +4,13 @@
 use std::time::Duration;
 
 use leptos::prelude::*;
+use leptos::task::spawn_local;
+use policy::account::Stage;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::closure::Closure;
 use web_sys::{Event, EventSource, MessageEvent};
+
+use crate::{account, browser};
 
 /// What a hint is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +23,10 @@ pub(crate) enum Topic {
     Pbxes,
     /// The audit log.
     Audit,
+    /// Who has access.
+    People,
+    /// Where people are logged in.
+    Sessions,
     /// Attempts and whatever else the overview counts.
     Overview,
     /// How far the newest change is enforced.
@@ -26,11 +34,13 @@ pub(crate) enum Topic {
 }
 
 impl Topic {
-    const ALL: [(&'static str, Self); 6] = [
+    const ALL: [(&'static str, Self); 8] = [
         ("blocked_ips", Self::BlockedIps),
         ("allowed_ips", Self::AllowedIps),
         ("pbxes", Self::Pbxes),
         ("audit", Self::Audit),
+        ("people", Self::People),
+        ("sessions", Self::Sessions),
         ("overview", Self::Overview),
         ("enforcement", Self::Enforcement),
     ];
@@ -51,7 +61,7 @@ pub(crate) enum Connection {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Live {
     connection: RwSignal<Connection>,
-    counts: [RwSignal<u32>; 6],
+    counts: [RwSignal<u32>; 8],
     started: StoredValue<bool>,
 }
 
@@ -125,11 +135,15 @@ impl Live {
                 }
             }
         });
+        // The session is over, or the person has no access any more.
+        let ended = Closure::<dyn Fn(Event)>::new(|_| spawn_local(leave()));
         let _ = source.add_event_listener_with_callback("change", hint.as_ref().unchecked_ref());
+        let _ = source.add_event_listener_with_callback("ended", ended.as_ref().unchecked_ref());
         source.set_onopen(Some(opened.as_ref().unchecked_ref()));
         source.set_onerror(Some(failed.as_ref().unchecked_ref()));
         // The stream lives as long as the page.
         hint.forget();
+        ended.forget();
         opened.forget();
         failed.forget();
     }
@@ -150,6 +164,16 @@ impl Live {
             }
         }
         self.connection.set(Connection::Live);
+    }
+}
+
+/// The session of the stream is over: the person has lost it, or goes on in another tenant with a new one.
+async fn leave() {
+    match account::api::me().await {
+        Ok(me) if me.stage != Stage::SignedIn => browser::load_login(),
+        Ok(_) => browser::reload(),
+        // The stream is made anew, and tells.
+        Err(_) => {}
     }
 }
 

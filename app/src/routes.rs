@@ -6,6 +6,7 @@ use leptos_meta::{Title, provide_meta_context};
 use leptos_router::components::{ParentRoute, Route, Router, Routes};
 use leptos_router::{Lazy, LazyRoute, SsrMode, path};
 
+use crate::account::invitation::InvitationPage;
 use crate::account::login::{CodePage, LoginPage};
 use crate::account::reset::{ForgotPage, ResetPage};
 use crate::account::setup::SetupPage;
@@ -21,6 +22,8 @@ use crate::frame::Frame;
 use crate::live::Live;
 use crate::overview::page::OverviewPage;
 use crate::pbxes::page::PbxesPage;
+use crate::people::page::PeoplePage;
+use crate::sessions::page::SessionsPage;
 use crate::ui::confirm::{Confirm, ConfirmDialog};
 use crate::ui::states::Failed;
 use crate::ui::toast::{ToastRegion, Toasts};
@@ -45,11 +48,14 @@ pub fn App() -> impl IntoView {
                 <Route path=path!("/setup") view={Lazy::<Setup>::new()} ssr=SsrMode::Async />
                 <Route path=path!("/forgot") view={Lazy::<Forgot>::new()} ssr=SsrMode::Async />
                 <Route path=path!("/reset") view={Lazy::<Reset>::new()} ssr=SsrMode::Async />
+                <Route path=path!("/invitation") view={Lazy::<Invitation>::new()} ssr=SsrMode::Async />
                 <ParentRoute path=path!("") view=Frame ssr=SsrMode::Async>
                     <Route path=path!("/") view={Lazy::<Overview>::new()} ssr=SsrMode::Async />
                     <Route path=path!("/pbxes") view={Lazy::<Pbxes>::new()} ssr=SsrMode::Async />
                     <Route path=path!("/allowed-ips") view={Lazy::<AllowedIps>::new()} ssr=SsrMode::Async />
                     <Route path=path!("/blocked-ips") view={Lazy::<BlockedIps>::new()} ssr=SsrMode::Async />
+                    <Route path=path!("/people") view={Lazy::<People>::new()} ssr=SsrMode::Async />
+                    <Route path=path!("/sessions") view={Lazy::<Sessions>::new()} ssr=SsrMode::Async />
                     <Route path=path!("/audit") view={Lazy::<Audit>::new()} ssr=SsrMode::Async />
                 </ParentRoute>
             </Routes>
@@ -141,11 +147,14 @@ pieces! {
         Setup = SetupPage at "/setup",
         Forgot = ForgotPage at "/forgot",
         Reset = ResetPage at "/reset",
+        Invitation = InvitationPage at "/invitation",
     }
     overview (fetch_overview): { Overview = OverviewPage at "/" }
     pbxes (fetch_pbxes): { Pbxes = PbxesPage at "/pbxes" }
     allowed_ips (fetch_allowed_ips): { AllowedIps = AllowedIpsPage at "/allowed-ips" }
     blocked_ips (fetch_blocked_ips): { BlockedIps = BlockedIpsPage at "/blocked-ips" }
+    people (fetch_people): { People = PeoplePage at "/people" }
+    sessions (fetch_sessions): { Sessions = SessionsPage at "/sessions" }
     audit (fetch_audit): { Audit = AuditPage at "/audit" }
 }
 

@@ -121,7 +121,7 @@ async fn person(ctx: &Ctx) -> anyhow::Result<(Login, Caller)> {
     let mut tx = ctx.store().tenant(tenant_id).await?;
     store::tenants::insert(&mut tx, "First load", "first-load", ctx.now()).await?;
     store::people::insert(&mut tx, user_id, email, "-", ctx.now()).await?;
-    store::people::insert_membership(&mut tx, user_id, role, ctx.now()).await?;
+    store::members::insert(&mut tx, user_id, role, "", ctx.now()).await?;
     tx.commit().await?;
     let login = Login { user_id, stage: Stage::SignedIn, tenant_id: Some(tenant_id), setup: None };
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -289,7 +289,7 @@ async fn administrator(ctx: &Ctx, tenant: TenantId) -> String {
     let mut tx = ctx.store().tenant(tenant).await.unwrap();
     store::tenants::insert(&mut tx, "Drill", "drill", ctx.now()).await.unwrap();
     store::people::insert(&mut tx, user, "admin@drill.test", "-", ctx.now()).await.unwrap();
-    store::people::insert_membership(&mut tx, user, Role::SuperAdministrator, ctx.now()).await.unwrap();
+    store::members::insert(&mut tx, user, Role::SuperAdministrator, "", ctx.now()).await.unwrap();
     tx.commit().await.unwrap();
     let login = Login { user_id: user, stage: Stage::SignedIn, tenant_id: Some(tenant), setup: None };
     let mut session = Record { id: Id::default(), data: std::collections::HashMap::new(), expiry_date: ctx.now() };

@@ -30,8 +30,33 @@ export async function fill(portal: PortalPlace, tenant: Tenant, rows: number): P
       SELECT current_setting('test.tenant')::uuid, gen_random_uuid(), 1000000 + n, now() - (${rows} - n) * interval '1 min', '${tenant.email}',
         CASE WHEN n % 3 = 0 THEN 'blocked_ips/unblock' ELSE 'blocked_ips/block' END, CASE WHEN n % 17 = 0 THEN 'refused' ELSE 'done' END,
         host('10.0.0.0'::inet + n), '{}', '127.0.0.1', '', ''
-      FROM generate_series(1, ${rows}) AS n;`;
+      FROM generate_series(1, ${rows}) AS n;
+    WITH made AS (
+      INSERT INTO users (id, email, password_hash, created_at) SELECT gen_random_uuid(), 'person-' || n || '@${tenant.slug}.example', '-', now()
+        FROM generate_series(1, least(${rows}, 1000) - 1) AS n RETURNING id)
+    INSERT INTO memberships (tenant_id, user_id, role, invited_by, created_at)
+      SELECT current_setting('test.tenant')::uuid, id, 'security_operator', '${tenant.email}', now() FROM made;`;
   await write(portal, sql);
+}
+
+/** People of every kind: at work, suspended, long away, without a second factor; an invitation that has expired. */
+export async function people(portal: PortalPlace, tenant: Tenant): Promise<void> {
+  const all = [
+    ["anna.lindqvist", "administrator", "now() - interval '2 hours'", "NULL", "'\\x00'"],
+    ["noc-night-shift.operations.centre", "security_operator", "now() - interval '4 min'", "NULL", "'\\x00'"],
+    ["left-last-month", "security_operator", "now() - interval '31 days'", "now() - interval '30 days'", "'\\x00'"],
+    ["external.auditor", "auditor", "now() - interval '140 days'", "NULL", "'\\x00'"],
+    ["starts-monday", "auditor", "NULL", "NULL", "NULL"],
+  ];
+  const of = `FROM tenants WHERE slug = '${tenant.slug}'`;
+  const one = ([name, role, used, suspended, seed]: string[]) => `
+    WITH made AS (INSERT INTO users (id, email, password_hash, created_at, totp_sealed) VALUES (gen_random_uuid(), '${name}@${tenant.slug}.example', '-', now(), ${seed}) RETURNING id)
+    INSERT INTO memberships (tenant_id, user_id, role, invited_by, created_at, last_used_at, suspended_at)
+      SELECT tenants.id, made.id, '${role}', '${tenant.email}', now() - interval '200 days', ${used}, ${suspended} FROM made, (SELECT id ${of}) AS tenants;`;
+  const expired = `
+    INSERT INTO invitations (tenant_id, id, email, role, token_hash, invited_by, created_at, expires_at)
+      SELECT id, gen_random_uuid(), 'too-late@${tenant.slug}.example', 'administrator', '\\x01', '${tenant.email}', now() - interval '9 days', now() - interval '2 days' ${of};`;
+  await write(portal, all.map(one).join("") + expired);
 }
 
 /** PBXes as they look when one has taken changes back and another was tampered with. */

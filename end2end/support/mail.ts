@@ -42,13 +42,13 @@ export async function receiveMail(folder: string, port: number): Promise<() => P
   return () => new Promise((resolve) => server.close(() => resolve()));
 }
 
-/** The newest message to this address whose subject fits; waits for it. */
-export async function mailTo(folder: string, address: string, subject: RegExp): Promise<Mail> {
+/** The newest message to this address whose subject fits and that doesn't say what another one said; waits for it. */
+export async function mailTo(folder: string, address: string, subject: RegExp, other = "\0"): Promise<Mail> {
   return eventually(`mail to ${address} about ${subject}`, 20, async () => {
     const files = (await readdir(folder)).filter((file) => file.endsWith(".json")).sort().reverse();
     for (const file of files) {
       const mail = JSON.parse(await readFile(path.join(folder, file), "utf8")) as Mail;
-      if (mail.to.includes(address) && subject.test(mail.subject)) return mail;
+      if (mail.to.includes(address) && subject.test(mail.subject) && !mail.text.includes(other)) return mail;
     }
     return null;
   });

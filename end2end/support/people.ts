@@ -62,6 +62,11 @@ export async function signUp(page: Page, portal: PortalPlace, look: Look = async
   // Mail scanners follow links; only who knows the password of the sign-up confirms it.
   await page.getByLabel("The password that you chose", { exact: true }).fill(tenant.password);
   await page.getByRole("button", { name: "Confirm e-mail address" }).click();
+  return { ...tenant, ...(await setUpSecondFactor(page, look)) };
+}
+
+/** From the step of the second factor, which is forced, to the overview. */
+export async function setUpSecondFactor(page: Page, look: Look = async () => {}): Promise<Pick<Tenant, "authenticator" | "recoveryCodes">> {
   await page.waitForURL("**/setup");
   await hydrated(page);
   await page.getByText("Type the key instead").click();
@@ -77,7 +82,7 @@ export async function signUp(page: Page, portal: PortalPlace, look: Look = async
   await page.getByLabel("I have kept them").check();
   await page.getByRole("button", { name: "Open Ringfence" }).click();
   await onOverview(page);
-  return { ...tenant, authenticator, recoveryCodes };
+  return { authenticator, recoveryCodes };
 }
 
 /** `url`: of a portal other than the common one. */

@@ -69,7 +69,7 @@ test("dialogs open after moving within the portal", async ({ page, tenant }) => 
 
 test("a list whose code can't be fetched says so, and comes at the second try", async ({ page, tenant, expectedOnConsole }) => {
   void tenant;
-  expectedOnConsole.push(/split_blocked_ips|ERR_FAILED|Failed to fetch|Failed to load/);
+  expectedOnConsole.push(/split_blocked_ips|ERR_FAILED|Failed to load/);
   const code = /\/split_blocked_ips[^/]*\.wasm$/;
   await page.route(code, (route) => route.abort());
   await open(page, "/");

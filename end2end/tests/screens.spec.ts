@@ -5,14 +5,15 @@ import type { Page } from "@playwright/test";
 import { expect, test } from "../support/fixtures.ts";
 import { expectAccessible, open } from "../support/pages.ts";
 import { addPbx, allowAddress, blockAddress, logIn, signUp } from "../support/people.ts";
-import { fill, trouble } from "../support/fill.ts";
+import { fill, people, trouble } from "../support/fill.ts";
+import { linkIn, mailTo } from "../support/mail.ts";
 import { screens } from "../support/places.ts";
 
 const widths = [1440, 390];
 const schemes = ["light", "dark"] as const;
 
 test("pages before login", async ({ page }) => {
-  for (const [name, where] of Object.entries({ "sign-up": "/sign-up", login: "/login", forgot: "/forgot", verify: "/verify?token=x", reset: "/reset?token=x" })) {
+  for (const [name, where] of Object.entries({ "sign-up": "/sign-up", login: "/login", forgot: "/forgot", verify: "/verify?token=x", reset: "/reset?token=x", "invitation-spent": "/invitation?token=x" })) {
     await pictures(page, name, where);
   }
 });
@@ -48,9 +49,31 @@ test("pages with 10,000 rows", async ({ page, portal, tenant }) => {
   test.setTimeout(240_000);
   await addPbx(page, "hq");
   await fill(portal, tenant, 10_000);
-  for (const name of ["overview", "allowed-ips", "blocked-ips", "audit"] as const) await pictures(page, `${name}-many`, pages[name]);
+  for (const name of ["overview", "allowed-ips", "blocked-ips", "people", "audit"] as const) await pictures(page, `${name}-many`, pages[name]);
   await open(page, "/blocked-ips?search=10.0.39.16");
   await expect(page.getByRole("table", { name: "Blocked addresses" }).getByText("10.0.39.16", { exact: true })).toBeVisible();
+});
+
+test("people and invitations", async ({ page, browser, portal, tenant }) => {
+  test.setTimeout(240_000);
+  await open(page, "/people");
+  await page.getByRole("button", { name: "Invite" }).click();
+  await pictures(page, "dialog-invite");
+  const email = `new@${tenant.slug}.example`;
+  await page.getByLabel("E-mail address").fill(email);
+  await page.getByRole("dialog").getByRole("button", { name: "Invite" }).click();
+  await expect(page.getByRole("table", { name: "Invitations" })).toBeVisible();
+  const context = await browser.newContext({ baseURL: portal.url });
+  const theirs = await context.newPage();
+  await pictures(theirs, "invitation", linkIn(await mailTo(portal.mailFolder, email, /^Invitation to /)));
+  await context.close();
+  await people(portal, tenant);
+  await pictures(page, "people", "/people");
+  await page.getByRole("button", { name: "Change the role of" }).first().click();
+  await pictures(page, "dialog-role");
+  await page.keyboard.press("Escape");
+  await page.getByRole("button", { name: /^Suspend/ }).first().click();
+  await pictures(page, "dialog-suspend");
 });
 
 test("dialogs, panels and menus", async ({ page, tenant }) => {
@@ -109,7 +132,7 @@ test("dialogs, panels and menus", async ({ page, tenant }) => {
   await pictures(page, "palette");
 });
 
-const pages = { overview: "/", pbxes: "/pbxes", "allowed-ips": "/allowed-ips", "blocked-ips": "/blocked-ips", audit: "/audit" };
+const pages = { overview: "/", pbxes: "/pbxes", "allowed-ips": "/allowed-ips", "blocked-ips": "/blocked-ips", people: "/people", sessions: "/sessions", audit: "/audit" };
 
 /** `where` left out: of the page as it stands. */
 async function pictures(page: Page, name: string, where?: string): Promise<void> {

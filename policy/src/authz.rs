@@ -17,12 +17,23 @@ pub enum Permission {
     WritePbxes,
     /// Read, export and verify the audit log.
     ReadAudit,
+    /// See who has access.
+    ReadPeople,
+    /// Invite people, change their roles, suspend and remove them.
+    WritePeople,
 }
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::ReadNetwork, Self::WriteAllowedIps, Self::WriteBlockedIps, Self::WritePbxes, Self::ReadAudit];
+    pub const ALL: [Self; 7] = [
+        Self::ReadNetwork,
+        Self::WriteAllowedIps,
+        Self::WriteBlockedIps,
+        Self::WritePbxes,
+        Self::ReadAudit,
+        Self::ReadPeople,
+        Self::WritePeople,
+    ];
 
     /// What it allows, in plain words.
     pub fn describe(self) -> &'static str {
@@ -32,6 +43,10 @@ impl Permission {
             Self::WriteBlockedIps => "block and unblock addresses",
             Self::WritePbxes => "add, rename, revoke and remove PBXes, and say which changes they take back",
             Self::ReadAudit => "read and verify the audit log",
+            Self::ReadPeople => "see who has access",
+            Self::WritePeople => {
+                "invite people of the same rank or a lower one, change their roles, suspend and remove them"
+            }
         }
     }
 }
@@ -79,13 +94,29 @@ impl Role {
         }
     }
 
+    /// What it is for, in a few words.
+    pub fn summary(self) -> &'static str {
+        match self {
+            Self::SuperAdministrator => "everything",
+            Self::Administrator => "everything but Super administrators",
+            Self::SecurityOperator => "sees all, blocks and allows",
+            Self::Auditor => "sees all, changes nothing",
+        }
+    }
+
+    /// Whether who has this role may give the other one, or change the access of who has that. Nobody makes anybody mightier than
+    /// himself, nor touches who is.
+    pub fn may_manage(self, other: Self) -> bool {
+        self.may(Permission::WritePeople) && (self == Self::SuperAdministrator || other != Self::SuperAdministrator)
+    }
+
     /// Whether the role holds a permission.
     pub fn may(self, permission: Permission) -> bool {
         match (self, permission) {
             (Self::SuperAdministrator | Self::Administrator, _)
             | (Self::SecurityOperator, Permission::WriteAllowedIps | Permission::WriteBlockedIps)
-            | (_, Permission::ReadNetwork | Permission::ReadAudit) => true,
-            (Self::SecurityOperator | Self::Auditor, Permission::WritePbxes)
+            | (_, Permission::ReadNetwork | Permission::ReadAudit | Permission::ReadPeople) => true,
+            (Self::SecurityOperator | Self::Auditor, Permission::WritePbxes | Permission::WritePeople)
             | (Self::Auditor, Permission::WriteAllowedIps | Permission::WriteBlockedIps) => false,
         }
     }
@@ -170,6 +201,40 @@ operations! {
     Me = "account/me", Need::Nothing, false;
     /// Work in another of one's tenants.
     SwitchTenant = "account/switch_tenant", Need::Session, true;
+    /// What an invitation offers, by the link of its mail.
+    ShowInvitation = "account/show_invitation", Need::Nothing, false;
+    /// Accept an invitation as somebody new: an account is made.
+    AcceptInvitation = "account/accept_invitation", Need::Nothing, true;
+    /// Accept an invitation with the account that one has.
+    JoinTenant = "account/join_tenant", Need::Session, true;
+    /// List one's own sessions, wherever they are.
+    ListOwnSessions = "sessions/list_own", Need::Session, false;
+    /// End one of one's own sessions.
+    EndOwnSession = "sessions/end_own", Need::Session, true;
+    /// End all of one's own sessions but this one.
+    EndOtherSessions = "sessions/end_others", Need::Session, true;
+    /// List the sessions of everybody in the tenant.
+    ListSessions = "sessions/list", Need::Permission(Permission::ReadPeople), false;
+    /// End somebody's session.
+    EndSession = "sessions/end", Need::Permission(Permission::WritePeople), true;
+    /// List who has access, and who is invited.
+    ListPeople = "people/list", Need::Permission(Permission::ReadPeople), false;
+    /// Invite somebody by mail.
+    InvitePerson = "people/invite", Need::Permission(Permission::WritePeople), true;
+    /// Send the mail of an invitation again; the link of the one before stops working.
+    ResendInvitation = "people/resend_invitation", Need::Permission(Permission::WritePeople), true;
+    /// Withdraw an invitation.
+    WithdrawInvitation = "people/withdraw_invitation", Need::Permission(Permission::WritePeople), true;
+    /// Give somebody another role; her sessions end.
+    ChangeRole = "people/change_role", Need::Permission(Permission::WritePeople), true;
+    /// Suspend somebody's access; her sessions end.
+    SuspendPerson = "people/suspend", Need::Permission(Permission::WritePeople), true;
+    /// Give a suspended person her access back.
+    ReinstatePerson = "people/reinstate", Need::Permission(Permission::WritePeople), true;
+    /// Remove somebody; her sessions end.
+    RemovePerson = "people/remove", Need::Permission(Permission::WritePeople), true;
+    /// Make somebody else Super administrator, and oneself Administrator.
+    TransferOwnership = "people/transfer_ownership", Need::Permission(Permission::WritePeople), true;
     /// The overview page.
     ShowOverview = "overview/show", Need::Permission(Permission::ReadNetwork), false;
     /// How far the newest change is enforced.
@@ -272,6 +337,15 @@ mod tests {
             .unwrap();
         }
         insta::assert_snapshot!("authz_matrix", text);
+    }
+
+    #[test]
+    fn nobody_touches_who_is_mightier() {
+        for role in Role::ALL {
+            assert!(Role::SuperAdministrator.may_manage(role));
+            assert_eq!(Role::Administrator.may_manage(role), role != Role::SuperAdministrator);
+            assert!(!Role::SecurityOperator.may_manage(role) && !Role::Auditor.may_manage(role));
+        }
     }
 
     #[test]

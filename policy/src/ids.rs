@@ -42,6 +42,10 @@ id! {
     TenantId,
     /// A person; may belong to several tenants.
     UserId,
+    /// An invitation to a tenant.
+    InvitationId,
+    /// A session, as people and pages call it.
+    SessionId,
     /// A PBX and the agent on it.
     PbxId,
     /// An entry of Allowed IPs.

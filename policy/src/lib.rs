@@ -22,6 +22,7 @@ pub mod people;
 pub mod reports;
 pub mod ruleset;
 pub mod safety;
+pub mod sessions;
 pub mod snapshot;
 pub mod sync;
 pub mod trace_parent;

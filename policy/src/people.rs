@@ -1,6 +1,112 @@
-//! What people type about themselves: e-mail addresses, short names of organisations, passwords.
+//! People: who has access to a tenant; what they type about themselves, e-mail addresses, short names of organisations, passwords.
 
-use crate::fields::plain_text;
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+
+use crate::authz::Role;
+use crate::fields::{FieldError, plain_text};
+use crate::ids::{InvitationId, UserId};
+
+/// Access that nobody has used for so long is worth a question.
+pub const UNUSED: Duration = Duration::days(90);
+/// How many days the link of an invitation works.
+pub const INVITATION_DAYS: i64 = 7;
+/// Most people of a tenant, those that are invited included.
+pub const PEOPLE_MAX: i64 = 1_000;
+
+/// A person in a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Person {
+    /// Who.
+    pub id: UserId,
+    /// Her e-mail address.
+    pub email: String,
+    /// What she is here.
+    pub role: Role,
+    /// Since when she has access.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// Who invited her; empty for who made the tenant.
+    pub invited_by: String,
+    /// When she last logged in here.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub last_used_at: Option<OffsetDateTime>,
+    /// Whether she is kept out for the time being.
+    pub suspended: bool,
+    /// Whether she has a second factor; until then nothing opens for her.
+    pub second_factor: bool,
+}
+
+impl Person {
+    /// Whether her access hasn't been used for [`UNUSED`].
+    pub fn is_unused(&self, now: OffsetDateTime) -> bool {
+        now - self.last_used_at.unwrap_or(self.since) >= UNUSED
+    }
+}
+
+/// Somebody who is invited and has not come yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invitation {
+    /// Its id.
+    pub id: InvitationId,
+    /// To whom.
+    pub email: String,
+    /// As what.
+    pub role: Role,
+    /// By whom.
+    pub invited_by: String,
+    /// Until when its link works.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+}
+
+/// Who has access to a tenant, and who is invited; each by e-mail address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct People {
+    /// Who has access.
+    pub people: Vec<Person>,
+    /// Who is invited.
+    pub invitations: Vec<Invitation>,
+}
+
+/// What an invitation shows to who has its link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The organisation.
+    pub organisation: String,
+    /// To whom.
+    pub email: String,
+    /// As what.
+    pub role: Role,
+    /// By whom.
+    pub invited_by: String,
+    /// Whether there is an account with that e-mail address.
+    pub has_account: bool,
+    /// Whose this session is, if it is somebody's.
+    pub signed_in_as: Option<String>,
+}
+
+/// Parses the form of an invitation.
+///
+/// # Errors
+/// A sentence for each wrong field.
+pub fn parse_invitation(email: &str, role: &str) -> Result<(String, Role), Vec<FieldError>> {
+    match (parse_email(email), parse_role(role)) {
+        (Ok(email), Ok(role)) => Ok((email, role)),
+        (email, role) => {
+            let wrong = [("email", email.err()), ("role", role.err())];
+            Err(wrong.into_iter().filter_map(|(field, wrong)| Some(FieldError::new(field, wrong?))).collect())
+        }
+    }
+}
+
+/// Parses the stable name of a role.
+///
+/// # Errors
+/// The sentence to show.
+pub fn parse_role(name: &str) -> Result<Role, String> {
+    Role::from_name(name).ok_or_else(|| "Choose a role.".to_owned())
+}
 
 /// Fewest characters of a portal password (NIST SP 800-63B-4, with a second factor).
 pub const PASSWORD_MIN_CHARS: usize = 12;
@@ -106,6 +212,32 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn access_that_nobody_uses_is_noticed() {
+        let now = OffsetDateTime::UNIX_EPOCH + Duration::days(1_000);
+        let person = |since: i64, used: Option<i64>| Person {
+            id: UserId(uuid::Uuid::nil()),
+            email: String::new(),
+            role: Role::Auditor,
+            since: now - Duration::days(since),
+            invited_by: String::new(),
+            last_used_at: used.map(|days| now - Duration::days(days)),
+            suspended: false,
+            second_factor: true,
+        };
+        for (since, used, unused) in [(1, None, false), (90, None, true), (400, Some(89), false), (400, Some(90), true)]
+        {
+            assert_eq!(person(since, used).is_unused(now), unused, "{since} {used:?}");
+        }
+    }
+
+    #[test]
+    fn invitations() {
+        assert_eq!(parse_invitation(" Ann@Example.com", "auditor"), Ok(("ann@example.com".to_owned(), Role::Auditor)));
+        let wrong = parse_invitation("ann", "king").unwrap_err();
+        assert_eq!(wrong.iter().map(|wrong| wrong.field.as_str()).collect::<Vec<_>>(), ["email", "role"]);
+    }
 
     #[test]
     fn emails() {

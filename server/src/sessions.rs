@@ -91,6 +91,7 @@ impl SessionStore for Sessions {
                 &data,
                 began,
                 end(began, now),
+                now,
             )
             .await;
             if made.map_err(backend)? {
@@ -104,10 +105,17 @@ impl SessionStore for Sessions {
         let data = serde_json::to_value(&record.data).map_err(|error| Error::Encode(error.to_string()))?;
         let now = self.0.now();
         // A session that has ended meanwhile stays ended.
-        store::sessions::update(self.0.store(), &hash(record.id), person(record), &data, end(began(record, now), now))
-            .await
-            .map(drop)
-            .map_err(backend)
+        store::sessions::update(
+            self.0.store(),
+            &hash(record.id),
+            person(record),
+            &data,
+            end(began(record, now), now),
+            now,
+        )
+        .await
+        .map(drop)
+        .map_err(backend)
     }
 
     async fn load(&self, id: &Id) -> Result<Option<Record>> {
@@ -118,8 +126,9 @@ impl SessionStore for Sessions {
         let data = serde_json::from_value(row.data.clone()).map_err(|error| Error::Decode(error.to_string()))?;
         let mut record = Record { id: *id, data, expiry_date: row.expires_at };
         let wanted = end(row.created_at, now);
-        if wanted - row.expires_at > NOTED_EVERY {
-            store::sessions::update(self.0.store(), &hash(*id), person(&record), &row.data, wanted)
+        // Towards the end of its twelve hours the end no longer moves; that it is used is noted all the same.
+        if wanted - row.expires_at > NOTED_EVERY || now - row.last_seen_at > NOTED_EVERY {
+            store::sessions::update(self.0.store(), &hash(*id), person(&record), &row.data, wanted, now)
                 .await
                 .map_err(backend)?;
             record.expiry_date = wanted;

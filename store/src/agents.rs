@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use policy::ids::{BatchId, PbxId};
+use policy::pbxes::OFFLINE_AFTER_SECONDS;
 use policy::safety::{Drift, Withheld};
 use sqlx::types::Json;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::db::{StoreError, TenantTx};
@@ -129,22 +130,21 @@ pub async fn by_certificate(
     }))
 }
 
-/// The stream that a PBX had before, and on which node.
-pub type Before = (Option<Uuid>, Option<Uuid>);
-
-/// An agent's stream begins on a node; it replaces an older one, which is answered. `None` when there is no such PBX, or it was revoked.
+/// An agent's stream begins on a node; it replaces an older one. Answers the node that serves the older one, if there is one that is
+/// alive; `None` when there is no such PBX, or it was revoked.
 pub async fn connected(
     tx: &mut TenantTx,
     pbx: PbxId,
     (link_id, node_id): (Uuid, Uuid),
     described: &Described,
     now: OffsetDateTime,
-) -> Result<Option<Before>, StoreError> {
-    let before = sqlx::query!(
-        "UPDATE pbxes AS p SET link_id = $2, node_id = $3, last_seen_at = $4, agent_version = $5, hostname = $6, pbx_kind = $7,
+) -> Result<Option<Option<Uuid>>, StoreError> {
+    Ok(sqlx::query_scalar!(
+        r#"UPDATE pbxes AS p SET link_id = $2, node_id = $3, last_seen_at = $4, agent_version = $5, hostname = $6, pbx_kind = $7,
                 pbx_version = $8, firewall = $9
          FROM (SELECT id, link_id, node_id FROM pbxes WHERE id = $1 FOR NO KEY UPDATE) AS before
-         WHERE p.id = before.id AND p.revoked_at IS NULL RETURNING before.link_id, before.node_id",
+         WHERE p.id = before.id AND p.revoked_at IS NULL
+         RETURNING (SELECT n.id FROM nodes n WHERE n.id = before.node_id AND before.link_id IS NOT NULL AND n.seen_at > $10) AS "node?""#,
         pbx.0,
         link_id,
         node_id,
@@ -153,11 +153,11 @@ pub async fn connected(
         described.hostname,
         described.pbx_kind,
         described.pbx_version,
-        described.firewall
+        described.firewall,
+        now - Duration::seconds(OFFLINE_AFTER_SECONDS)
     )
     .fetch_optional(tx.conn())
-    .await?;
-    Ok(before.map(|before| (before.link_id, before.node_id)))
+    .await?)
 }
 
 /// An agent's stream ended; changes nothing when a newer one has begun.

@@ -58,31 +58,34 @@ impl Store {
 
     /// A transaction on the installation's tables.
     pub async fn platform(&self) -> Result<PlatformTx, StoreError> {
-        begin(&self.app).await
+        begin(&self.app, "BEGIN", None, None).await
     }
 
     /// A transaction on the installation's tables in which a person may read her own memberships.
     pub async fn person(&self, user: UserId) -> Result<PlatformTx, StoreError> {
-        let mut tx = begin(&self.app).await?;
-        sqlx::query_scalar!("SELECT set_config('ringfence.user_id', $1, true)", user.to_string())
-            .fetch_one(tx.conn())
-            .await?;
-        Ok(tx)
+        begin(&self.app, "BEGIN", None, Some(user)).await
     }
 
     /// A transaction on one tenant's tables; PostgreSQL shows it the rows of no other.
     pub async fn tenant(&self, tenant: TenantId) -> Result<TenantTx, StoreError> {
-        begin_for(&self.app, "BEGIN", tenant).await
+        Ok(TenantTx { tx: begin(&self.app, "BEGIN", Some(tenant), None).await?, tenant })
+    }
+
+    /// The same for what agents make run over and over: PostgreSQL plans it once for a connection, not each time.
+    pub async fn tenant_for_agents(&self, tenant: TenantId) -> Result<TenantTx, StoreError> {
+        let tx = begin(&self.app, "BEGIN; SET LOCAL plan_cache_mode = auto", Some(tenant), None).await?;
+        Ok(TenantTx { tx, tenant })
     }
 
     /// A transaction that only reads one tenant's tables, all of one moment, and waits for nobody who writes.
     pub async fn tenant_as_of_now(&self, tenant: TenantId) -> Result<TenantTx, StoreError> {
-        begin_for(&self.app, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", tenant).await
+        let tx = begin(&self.app, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", Some(tenant), None).await?;
+        Ok(TenantTx { tx, tenant })
     }
 
     /// A transaction as the jobs' role, which sees only the columns that say what is due.
     pub(crate) async fn system(&self) -> Result<PlatformTx, StoreError> {
-        begin(&self.system).await
+        begin(&self.system, "BEGIN", None, None).await
     }
 
     /// How many connections of the application's role are open, how many of them idle, and how many there may be.
@@ -109,22 +112,23 @@ impl Store {
     }
 }
 
+/// Begins a transaction of a tenant, of a person, or of neither. Both are said each time and in the round trip that begins: whatever a
+/// connection was used for before, and however that ended, it shows nobody else's rows.
 #[expect(clippy::disallowed_methods, reason = "the one place where transactions begin")]
-async fn begin(pool: &PgPool) -> Result<PlatformTx, StoreError> {
+async fn begin(
+    pool: &PgPool,
+    begin: &'static str,
+    tenant: Option<TenantId>,
+    user: Option<UserId>,
+) -> Result<PlatformTx, StoreError> {
     let asked = tokio::time::Instant::now();
-    let tx = pool.begin().await?;
-    metrics::histogram!(DB_WAIT.name).record(asked.elapsed());
-    Ok(PlatformTx { tx })
-}
-
-#[expect(clippy::disallowed_methods, reason = "the one place where transactions begin")]
-async fn begin_for(pool: &PgPool, begin: &'static str, tenant: TenantId) -> Result<TenantTx, StoreError> {
-    let asked = tokio::time::Instant::now();
-    // In one round trip: nearly all that the portal does begins with it. An id is letters, digits and hyphens.
-    let begin = format!("{begin}; SET LOCAL ringfence.tenant_id = '{tenant}'");
+    // An id is letters, digits and hyphens.
+    let tenant = tenant.map(|tenant| tenant.to_string()).unwrap_or_default();
+    let user = user.map(|user| user.to_string()).unwrap_or_default();
+    let begin = format!("{begin}; SET LOCAL ringfence.tenant_id = '{tenant}'; SET LOCAL ringfence.user_id = '{user}'");
     let tx = pool.begin_with(AssertSqlSafe(begin)).await?;
     metrics::histogram!(DB_WAIT.name).record(asked.elapsed());
-    Ok(TenantTx { tx: PlatformTx { tx }, tenant })
+    Ok(PlatformTx { tx })
 }
 
 async fn pool(url: &str, max_connections: u32) -> Result<PgPool, StoreError> {

@@ -45,6 +45,7 @@ pub async fn sweep_tenant(store: &Store, tenant: TenantId, now: OffsetDateTime) 
     sqlx::query!("DELETE FROM report_batches WHERE received_at <= $1", now - Duration::days(35))
         .execute(tx.conn())
         .await?;
+    sqlx::query!("DELETE FROM invitations WHERE expires_at <= $1", now - Duration::days(30)).execute(tx.conn()).await?;
     sqlx::query!("DELETE FROM attack_rollups WHERE bucket <= $1", now - Duration::days(90)).execute(tx.conn()).await?;
     tx.commit().await
 }

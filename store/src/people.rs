@@ -5,7 +5,7 @@ use policy::authz::Role;
 use policy::ids::{TenantId, UserId};
 use time::OffsetDateTime;
 
-use crate::db::{PlatformTx, StoreError, TenantTx};
+use crate::db::{PlatformTx, StoreError};
 
 /// An account.
 #[derive(Debug, Clone)]
@@ -135,30 +135,30 @@ pub async fn use_recovery_code(
     Ok(done.rows_affected() == 1)
 }
 
-/// Makes a person a member of the transaction's tenant.
-pub async fn insert_membership(
-    tx: &mut TenantTx,
-    user: UserId,
-    role: Role,
-    now: OffsetDateTime,
-) -> Result<(), StoreError> {
-    let tenant = tx.tenant().0;
-    sqlx::query!(
-        "INSERT INTO memberships (tenant_id, user_id, role, created_at) VALUES ($1, $2, $3, $4)",
-        tenant,
-        user.0,
-        role.as_str(),
-        now
+/// The tenant that a person used last, of those that she has access to. The transaction must be of [`crate::Store::person`].
+pub async fn last_tenant(tx: &mut PlatformTx, user: UserId) -> Result<Option<TenantId>, StoreError> {
+    let id = sqlx::query_scalar!(
+        "SELECT tenant_id FROM memberships WHERE user_id = $1 AND suspended_at IS NULL
+         ORDER BY last_used_at DESC NULLS LAST, created_at, tenant_id LIMIT 1",
+        user.0
     )
-    .execute(tx.conn())
+    .fetch_optional(tx.conn())
     .await?;
-    Ok(())
+    Ok(id.map(TenantId))
 }
 
-/// A person's tenants, by name. The transaction must be of [`crate::Store::person`].
+/// The tenants that a person belongs to, also where her access is suspended. The transaction must be of [`crate::Store::person`].
+pub async fn tenants(tx: &mut PlatformTx, user: UserId) -> Result<Vec<TenantId>, StoreError> {
+    let ids = sqlx::query_scalar!("SELECT tenant_id FROM memberships WHERE user_id = $1 ORDER BY tenant_id", user.0)
+        .fetch_all(tx.conn())
+        .await?;
+    Ok(ids.into_iter().map(TenantId).collect())
+}
+
+/// The tenants that a person has access to, by name. The transaction must be of [`crate::Store::person`].
 pub async fn memberships(tx: &mut PlatformTx, user: UserId) -> Result<Vec<Membership>, StoreError> {
     let rows = sqlx::query!(
-        "SELECT t.id, t.name, t.slug, m.role FROM memberships m JOIN tenants t ON t.id = m.tenant_id WHERE m.user_id = $1 ORDER BY t.name, t.id",
+        "SELECT t.id, t.name, t.slug, m.role FROM memberships m JOIN tenants t ON t.id = m.tenant_id WHERE m.user_id = $1 AND m.suspended_at IS NULL ORDER BY t.name, t.id",
         user.0
     )
     .fetch_all(tx.conn())

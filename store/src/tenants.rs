@@ -17,6 +17,12 @@ pub async fn insert(tx: &mut TenantTx, name: &str, slug: &str, now: OffsetDateTi
     Ok(())
 }
 
+/// The tenant's name; `None` when there is no such tenant.
+pub async fn name(tx: &mut TenantTx) -> Result<Option<String>, StoreError> {
+    let id = tx.tenant().0;
+    Ok(sqlx::query_scalar!("SELECT name FROM tenants WHERE id = $1", id).fetch_optional(tx.conn()).await?)
+}
+
 /// Raises the revision of the tenant's policy and answers the new one. `trace` is what it belongs to, if that is traced.
 pub async fn raise_revision(tx: &mut TenantTx, trace: Option<&TraceParent>) -> Result<i64, StoreError> {
     let id = tx.tenant().0;

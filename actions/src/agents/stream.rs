@@ -57,11 +57,11 @@ async fn connected_inner(
     };
     act.detail("connected", described.agent_version.clone());
     let now = act.now;
-    let (link, node) = store::agents::connected(&mut act.tx, agent.pbx_id, (link_id, ctx.node()), &described, now)
+    let elsewhere = store::agents::connected(&mut act.tx, agent.pbx_id, (link_id, ctx.node()), &described, now)
         .await?
         .ok_or(ActError::NotFound)?;
-    if link.is_some() && node != Some(ctx.node()) {
-        // The node that has the older stream ends it.
+    if elsewhere.is_some_and(|node| node != ctx.node()) {
+        // It ends the older stream. After a node was killed a whole fleet comes back, and nobody has to.
         act.raise_roster().await?;
     }
     if store::agents::withheld(&mut act.tx, agent.pbx_id, &hello.withheld).await? {
@@ -125,7 +125,7 @@ pub struct Tenancy {
 
 /// How things stand with a tenant's agents.
 pub async fn look(ctx: &Ctx, tenant: TenantId) -> Result<Tenancy, ActError> {
-    let mut tx = ctx.store().tenant(tenant).await?;
+    let mut tx = ctx.store().tenant_for_agents(tenant).await?;
     let certificates = store::agents::certificates(&mut tx, ctx.now()).await?;
     tx.commit().await?;
     Ok(Tenancy { certificates })

@@ -38,11 +38,11 @@ async fn who_missed_a_hint_sees_what_has_changed() {
     };
     assert_eq!(changed().await, []);
     portal.block(&caller, "203.0.113.9").await.unwrap();
-    assert_eq!(changed().await, [Topic::Bans, Topic::BlockedIps, Topic::Audit]);
+    assert_eq!(changed().await, [Topic::Bans, Topic::BlockedIps, Topic::Audit, Topic::People]);
     portal.allow(&caller, "198.51.100.0/24").await.unwrap();
-    assert_eq!(changed().await, [Topic::Policy, Topic::AllowedIps, Topic::Audit]);
+    assert_eq!(changed().await, [Topic::Policy, Topic::AllowedIps, Topic::Audit, Topic::People]);
     pbxes::add(&portal.ctx, &caller, "hq".to_owned()).await.unwrap();
-    assert_eq!(changed().await, [Topic::Audit, Topic::Pbxes]);
+    assert_eq!(changed().await, [Topic::Audit, Topic::People, Topic::Pbxes]);
     let heartbeat = sqlx::query("UPDATE pbxes SET last_seen_at = now(), bans = 7, registered = 7, proven_at = now()");
     heartbeat.execute(&mut portal.admin().await).await.unwrap();
     assert_eq!(changed().await, [], "what comes with every heartbeat is no change");

@@ -309,7 +309,7 @@ async fn proving_the_second_factor_ends_the_other_sessions() {
     let user = waiting.login.as_ref().unwrap().user_id;
     let (now, until) = (ctx.now(), ctx.now() + Duration::DAY);
     let data = serde_json::json!({});
-    assert!(store::sessions::create(ctx.store(), b"another", Some(user), &data, now, until).await.unwrap());
+    assert!(store::sessions::create(ctx.store(), b"another", Some(user), &data, now, until, now).await.unwrap());
     let (begun, setup) = totp::begin(ctx, &waiting).await.unwrap();
     let code = code_at(&setup.key, now.unix_timestamp());
     totp::confirm(ctx, &visitor(Some(begun)), &code).await.unwrap();
@@ -349,7 +349,9 @@ async fn a_password_reset_ends_sessions_and_works_once() {
     let ann = portal.person("acme").await;
     let data = serde_json::json!({});
     let (now, until) = (ctx.now(), ctx.now() + Duration::DAY);
-    assert!(store::sessions::create(ctx.store(), b"ann's", Some(ann.login.user_id), &data, now, until).await.unwrap());
+    assert!(
+        store::sessions::create(ctx.store(), b"ann's", Some(ann.login.user_id), &data, now, until, now).await.unwrap()
+    );
 
     password_reset::request(ctx, &visitor(None), &ann.email).await.unwrap();
     let link = portal.mailed_token(&ann.email).await;

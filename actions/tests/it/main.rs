@@ -11,5 +11,6 @@ mod hints;
 mod jobs;
 mod login;
 mod pbxes;
+mod people;
 mod permissions;
 mod portal;

@@ -1,11 +1,11 @@
 //! What a role doesn't allow is refused and written down, whoever asks for it.
 
-use actions::{ActError, Caller, allowed_ips, blocked_ips, pbxes};
+use actions::{ActError, Caller, allowed_ips, blocked_ips, pbxes, people, sessions};
 use policy::allowed_ips::AllowedIpForm;
 use policy::audit::Outcome;
 use policy::authz::Role;
 use policy::blocked_ips::{BlockedIpFilter, BlockedIpForm};
-use policy::ids::{AllowedIpId, BanId, PbxId};
+use policy::ids::{AllowedIpId, BanId, InvitationId, PbxId, SessionId, UserId};
 use uuid::Uuid;
 
 use crate::portal::{Portal, visitor};
@@ -23,6 +23,15 @@ async fn attempt(portal: &Portal, caller: &Caller, operation: &str) -> ActError 
         "pbxes/revoke" => pbxes::revoke(ctx, caller, PbxId(id)).await,
         "pbxes/remove" => pbxes::remove(ctx, caller, PbxId(id)).await,
         "pbxes/set_phone_loss_limit" => pbxes::set_phone_loss_limit(ctx, caller, "35".to_owned()).await.map(drop),
+        "sessions/end" => sessions::end(ctx, caller, SessionId(id)).await,
+        "people/invite" => people::invite(ctx, caller, "x@people.example", "auditor").await,
+        "people/resend_invitation" => people::resend_invitation(ctx, caller, InvitationId(id)).await,
+        "people/withdraw_invitation" => people::withdraw_invitation(ctx, caller, InvitationId(id)).await,
+        "people/change_role" => people::change_role(ctx, caller, UserId(id), "auditor").await,
+        "people/suspend" => people::suspend(ctx, caller, UserId(id)).await,
+        "people/reinstate" => people::reinstate(ctx, caller, UserId(id)).await,
+        "people/remove" => people::remove(ctx, caller, UserId(id)).await,
+        "people/transfer_ownership" => people::transfer_ownership(ctx, caller, UserId(id)).await,
         "allowed_ips/add" => allowed_ips::add(ctx, caller, allow, true).await.map(drop),
         "allowed_ips/edit" => allowed_ips::edit(ctx, caller, AllowedIpId(id), allow, true).await.map(drop),
         "allowed_ips/delete" => allowed_ips::delete(ctx, caller, vec![AllowedIpId(id)], false).await.map(drop),

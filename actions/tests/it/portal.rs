@@ -76,13 +76,7 @@ impl Portal {
     /// Signs somebody up and sets up TOTP.
     pub(crate) async fn person(&self, slug: &str) -> Person {
         let login = self.sign_up(slug).await;
-        let (login, setup) = actions::totp::begin(&self.ctx, &visitor(Some(login))).await.unwrap();
-        let mut person =
-            Person { email: form(slug).email, key: setup.key.replace(' ', ""), login, recovery_codes: Vec::new() };
-        let code = person.code(self);
-        (person.login, person.recovery_codes) =
-            actions::totp::confirm(&self.ctx, &visitor(Some(person.login.clone())), &code).await.unwrap();
-        person
+        Person::set_up(self, &form(slug).email, login).await
     }
 
     /// The Super administrator of a new tenant.
@@ -182,6 +176,17 @@ pub(crate) struct Person {
 }
 
 impl Person {
+    /// Sets up the second factor of somebody new.
+    pub(crate) async fn set_up(portal: &Portal, email: &str, login: Login) -> Self {
+        let (login, setup) = actions::totp::begin(&portal.ctx, &visitor(Some(login))).await.unwrap();
+        let key = setup.key.replace(' ', "");
+        let mut person = Self { email: email.to_owned(), key, login, recovery_codes: Vec::new() };
+        let code = person.code(portal);
+        let confirmed = actions::totp::confirm(&portal.ctx, &visitor(Some(person.login.clone())), &code).await;
+        (person.login, person.recovery_codes) = confirmed.unwrap();
+        person
+    }
+
     /// The code of this moment.
     pub(crate) fn code(&self, portal: &Portal) -> String {
         self.code_at(portal.ctx.now().unix_timestamp())

@@ -3,6 +3,9 @@
 use leptos::prelude::*;
 use policy::account::{Me, PasswordStrength, SignUpForm, Stage, TotpSetup};
 use policy::ids::TenantId;
+use policy::people::Offer;
+#[cfg(feature = "ssr")]
+use policy::sessions::Factor;
 
 use crate::error::ApiError;
 use crate::json::Json;
@@ -53,7 +56,7 @@ pub async fn log_in(email: String, password: String) -> Result<Stage, ApiError> 
 pub async fn log_in_code(code: String) -> Result<Stage, ApiError> {
     let (ctx, visitor) = context::visitor().await?;
     let login = actions::account::log_in_code(&ctx, &visitor, &code).await?;
-    context::start_session(&login).await
+    context::complete_session(&login, Factor::Totp).await
 }
 
 /// Completes a login with a recovery code, which is used up by it.
@@ -61,7 +64,7 @@ pub async fn log_in_code(code: String) -> Result<Stage, ApiError> {
 pub async fn log_in_recovery_code(code: String) -> Result<Stage, ApiError> {
     let (ctx, visitor) = context::visitor().await?;
     let login = actions::account::log_in_recovery_code(&ctx, &visitor, &code).await?;
-    context::start_session(&login).await
+    context::complete_session(&login, Factor::RecoveryCode).await
 }
 
 /// Ends the session.
@@ -100,8 +103,31 @@ pub async fn begin_totp() -> Result<TotpSetup, ApiError> {
 pub async fn confirm_totp(code: String) -> Result<Vec<String>, ApiError> {
     let (ctx, visitor) = context::visitor().await?;
     let (login, recovery_codes) = actions::totp::confirm(&ctx, &visitor, &code).await?;
-    context::start_session(&login).await?;
+    context::complete_session(&login, Factor::Totp).await?;
     Ok(recovery_codes)
+}
+
+/// What an invitation offers.
+#[server(prefix = "/api", endpoint = "account/show_invitation", input = Json, output = Json)]
+pub async fn show_invitation(token: String) -> Result<Offer, ApiError> {
+    let (ctx, visitor) = context::visitor().await?;
+    Ok(actions::invitations::show(&ctx, &visitor, &token).await?)
+}
+
+/// Accepts an invitation as somebody new: an account is made, and its second factor is set up next.
+#[server(prefix = "/api", endpoint = "account/accept_invitation", input = Json, output = Json)]
+pub async fn accept_invitation(token: String, password: String) -> Result<Stage, ApiError> {
+    let (ctx, visitor) = context::visitor().await?;
+    let login = actions::invitations::accept(&ctx, &visitor, &token, &password).await?;
+    context::start_session(&login).await
+}
+
+/// Accepts an invitation with the account of the session, and works in that tenant.
+#[server(prefix = "/api", endpoint = "account/join_tenant", input = Json, output = Json)]
+pub async fn join_tenant(token: String) -> Result<(), ApiError> {
+    let (ctx, visitor) = context::visitor().await?;
+    let login = actions::invitations::join(&ctx, &visitor, &token).await?;
+    context::start_session(&login).await.map(drop)
 }
 
 /// Works in another of one's tenants.

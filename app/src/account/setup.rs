@@ -2,6 +2,7 @@
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
+use leptos_router::hooks::use_query_map;
 use policy::account::TotpSetup;
 
 use crate::account::api;
@@ -9,6 +10,7 @@ use crate::account::steps::Card;
 use crate::browser;
 use crate::calls::FormState;
 use crate::error::ApiError;
+use crate::look::Peek;
 use crate::ui::copy_text::{CopyText, copy};
 use crate::ui::field::{FormMessage, Submit, TextField};
 use crate::ui::icon::{Glyph, Icon};
@@ -41,7 +43,7 @@ fn Authenticator(codes: RwSignal<Option<Vec<String>>>) -> impl IntoView {
         Some(Ok(setup)) => view! { <Scan setup codes /> }.into_any(),
         Some(Err(error)) => view! { <Failed what="Your key" error retry=move |()| begin() /> }.into_any(),
     };
-    view! { <Card title="Connect your authenticator app" step="Step 3 of 3">{content}</Card> }
+    view! { <Card title="Connect your authenticator app" step="Last step">{content}</Card> }
 }
 
 #[component]
@@ -87,9 +89,14 @@ fn RecoveryCodes(codes: Vec<String>) -> impl IntoView {
     let toasts = expect_context::<Toasts>();
     let kept = RwSignal::new(false);
     let text = StoredValue::new(codes.join("\n") + "\n");
+    let query = use_query_map();
+    let go_on = move |_| {
+        let next = query.peek(|query| query.get("next"));
+        browser::load(&browser::next_or_overview(next.as_deref()));
+    };
     let codes = codes.into_iter().map(|code| view! { <li><code>{code}</code></li> }).collect_view();
     view! {
-        <Card title="Keep your recovery codes" step="Step 3 of 3">
+        <Card title="Keep your recovery codes" step="Last step">
             <p class="card-text">
                 "Each of these logs you in once when you don't have your authenticator app. They are shown only now."
             </p>
@@ -121,7 +128,7 @@ fn RecoveryCodes(codes: Vec<String>) -> impl IntoView {
                 />
                 "I have kept them"
             </label>
-            <button type="button" class="button primary wide" disabled=move || !kept.get() on:click=move |_| browser::load("/")>
+            <button type="button" class="button primary wide" disabled=move || !kept.get() on:click=go_on>
                 "Open Ringfence"
             </button>
         </Card>

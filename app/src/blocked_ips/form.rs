@@ -66,6 +66,7 @@ fn BlockForm(open: RwSignal<bool>, net: String, prefill: RwSignal<String>, listi
             }
         }
     };
+    let options = DURATIONS.iter().map(|(seconds, label)| (*seconds, (*label).to_owned())).collect::<Vec<_>>();
     view! {
         <form method="post" on:submit=submit novalidate>
             <FormMessage form />
@@ -80,7 +81,7 @@ fn BlockForm(open: RwSignal<bool>, net: String, prefill: RwSignal<String>, listi
                 placeholder="203.0.113.9 or 203.0.113.0/24"
                 check=|text| policy::net::parse_net(text).err()
             />
-            <SelectField id="block-duration" name="duration" label="For how long" value=duration form options=DURATIONS />
+            <SelectField id="block-duration" name="duration" label="For how long" value=duration form options />
             <TextField id="block-reason" name="reason" label="Reason" value=reason form hint="Shown in the list and kept in the audit log." />
             <div class="dialog-actions">
                 <button type="button" class="button" on:click=move |_| open.set(false)>"Cancel"</button>

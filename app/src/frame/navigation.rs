@@ -26,11 +26,13 @@ const fn place(label: &'static str, href: &'static str, glyph: Glyph, group: &'s
 }
 
 /// In the order shown; the empty group has no heading.
-const PLACES: [Place; 5] = [
+const PLACES: [Place; 7] = [
     place("Overview", "/", Glyph::Dashboard, "", Permission::ReadNetwork),
     place("PBXes", "/pbxes", Glyph::Server, "", Permission::ReadNetwork),
     place("Allowed IPs", "/allowed-ips", Glyph::ShieldCheck, "Network", Permission::ReadNetwork),
     place("Blocked IPs", "/blocked-ips", Glyph::Ban, "Network", Permission::ReadNetwork),
+    place("People", "/people", Glyph::User, "Access", Permission::ReadPeople),
+    place("Sessions", "/sessions", Glyph::Monitor, "Access", Permission::ReadPeople),
     place("Audit log", "/audit", Glyph::Scroll, "Records", Permission::ReadAudit),
 ];
 

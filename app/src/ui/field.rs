@@ -159,7 +159,7 @@ pub(crate) fn SelectField(
     /// The form it belongs to.
     form: FormState,
     /// Value and label of each choice.
-    options: &'static [(&'static str, &'static str)],
+    options: Vec<(&'static str, String)>,
     /// What the choice means.
     #[prop(optional, into)]
     hint: Option<String>,
@@ -167,8 +167,8 @@ pub(crate) fn SelectField(
     let error = Signal::derive(move || form.field(name));
     let described_by = described_by(id, hint.is_some());
     let options = options
-        .iter()
-        .map(|&(option, label)| {
+        .into_iter()
+        .map(|(option, label)| {
             let chosen = move || value.get() == option;
             view! { <option value=option selected=value.get_untracked() == option prop:selected=chosen>{label}</option> }
         })

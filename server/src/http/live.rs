@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actions::bus::{Change, Topic};
 use actions::standing::{self, Standing};
-use actions::{Ctx, Visitor};
+use actions::{ActError, Ctx, Visitor};
 use app::context;
 use axum::extract::{Request, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -76,8 +76,10 @@ impl Listener {
                     () = self.stopping.cancelled() => return,
                     () = sender.closed() => return,
                     _ = look.tick() => {
-                        if !self.may_go_on().await {
-                            return;
+                        match self.right().await {
+                            Right::Given => {}
+                            Right::Gone => return farewell(&sender),
+                            Right::Unknown => return,
                         }
                         let now = self.standing().await;
                         if !tell(&sender, &missed(seen.as_ref(), now.as_ref())) {
@@ -93,8 +95,12 @@ impl Listener {
                         Err(broadcast::error::RecvError::Closed) => return,
                     },
                 };
-                if matches!(topic, Topic::Sessions | Topic::Everything) && !self.may_go_on().await {
-                    return;
+                if matches!(topic, Topic::Sessions | Topic::Everything) {
+                    match self.right().await {
+                        Right::Given => {}
+                        Right::Gone => return farewell(&sender),
+                        Right::Unknown => return,
+                    }
                 }
                 if !tell(&sender, &[topic]) {
                     return;
@@ -109,18 +115,33 @@ impl Listener {
         standing::read(&self.ctx, self.tenant_id).await.ok()
     }
 
-    /// Whether the session still is, and the person still may watch this tenant. When the database can't be asked, not knowing
-    /// is no reason to let her go on.
-    async fn may_go_on(&self) -> bool {
-        let Some(session) = self.session else { return false };
-        if !Sessions::is_alive(&self.ctx, session).await.unwrap_or(false) {
-            return false;
+    /// Whether the session still is, and the person still may watch this tenant.
+    async fn right(&self) -> Right {
+        let Some(session) = self.session else { return Right::Gone };
+        match Sessions::is_alive(&self.ctx, session).await {
+            Ok(true) => {}
+            Ok(false) => return Right::Gone,
+            Err(_) => return Right::Unknown,
         }
         match actions::caller::caller(&self.ctx, &self.visitor).await {
-            Ok(caller) => Operation::WatchLive.allowed_for(caller.role),
-            Err(_) => false,
+            Ok(caller) if Operation::WatchLive.allowed_for(caller.role) => Right::Given,
+            Ok(_) | Err(ActError::SignedOut | ActError::SecondFactorNeeded) => Right::Gone,
+            Err(_) => Right::Unknown,
         }
     }
+}
+
+/// Whether somebody may go on watching.
+enum Right {
+    Given,
+    Gone,
+    /// The database can't be asked. That is no reason to let her go on, nor one to say that her session is over: she comes back.
+    Unknown,
+}
+
+/// Tells a browser that its session is over, so that it doesn't go on showing what it may no longer see.
+fn farewell(sender: &mpsc::Sender<Result<Event, Infallible>>) {
+    let _ = sender.try_send(Ok(Event::default().event("ended").data("{}")));
 }
 
 /// What has changed since the last look, whether or not it was told. Who doesn't know looks at everything.
@@ -149,7 +170,11 @@ fn touched(topic: Topic) -> &'static [&'static str] {
         Topic::AllowedIps => &["allowed_ips", "overview"],
         Topic::BlockedIps => &["blocked_ips", "overview"],
         Topic::Audit => &["audit"],
-        Topic::Everything => &["enforcement", "pbxes", "allowed_ips", "blocked_ips", "audit", "overview"],
-        Topic::Sessions | Topic::Roster => &[],
+        Topic::People => &["people"],
+        Topic::Everything => {
+            &["enforcement", "pbxes", "allowed_ips", "blocked_ips", "audit", "people", "sessions", "overview"]
+        }
+        Topic::Sessions => &["sessions"],
+        Topic::Roster => &[],
     }
 }

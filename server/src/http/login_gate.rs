@@ -13,7 +13,7 @@ use tower_sessions::Session;
 use super::api_errors::ApiFailure;
 
 /// Pages for people who are not signed in, by their path.
-const OPEN: [&str; 5] = ["/sign-up", "/verify", "/login", "/forgot", "/reset"];
+const OPEN: [&str; 6] = ["/sign-up", "/verify", "/login", "/forgot", "/reset", "/invitation"];
 
 /// Middleware of pages.
 pub async fn guard(request: Request, next: Next) -> Response {
@@ -24,7 +24,12 @@ pub async fn guard(request: Request, next: Next) -> Response {
         },
         None => None,
     };
-    match leads_to(login.as_ref().map_or(Stage::SignedOut, |Login { stage, .. }| *stage), request.uri()) {
+    // Who is only invited to a tenant is in none: nothing but her invitation is open to her.
+    let stage = match &login {
+        Some(Login { stage: Stage::SignedIn, tenant_id: None, .. }) | None => Stage::SignedOut,
+        Some(Login { stage, .. }) => *stage,
+    };
+    match leads_to(stage, request.uri()) {
         Some(place) => Redirect::to(&place).into_response(),
         None => next.run(request).await,
     }
@@ -74,7 +79,15 @@ mod tests {
             Some("/login?next=%2Fblocked-ips%3Fban%3D1%26x%3D2".to_owned())
         );
         assert_eq!(lead(Stage::SignedOut, "/setup"), Some("/login".to_owned()));
-        for open in ["/favicon.svg", "/login", "/sign-up", "/verify?token=x", "/forgot", "/reset?token=x"] {
+        for open in [
+            "/favicon.svg",
+            "/login",
+            "/sign-up",
+            "/verify?token=x",
+            "/forgot",
+            "/reset?token=x",
+            "/invitation?token=x",
+        ] {
             assert_eq!(lead(Stage::SignedOut, open), None, "{open}");
         }
     }

@@ -1,6 +1,8 @@
 //! `AgentLink`: the one long stream of an agent, and the task that serves it.
 
+use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actions::agents::{self, Agent, AppliedBans, AppliedPolicy, Health, Told};
@@ -8,6 +10,7 @@ use actions::{ActError, Ctx, chain};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use policy::bans::BanDigest;
+use policy::ids::PbxId;
 use policy::metrics::{POLICIES_REFUSED, REPORT_SECONDS, STREAMS_OPENED};
 use policy::pbxes::HEARTBEAT_SECONDS;
 use policy::reports::{ReportBatch, ReportEvent};
@@ -26,6 +29,7 @@ use uuid::Uuid;
 use super::outbox::Outbox;
 use super::roll::{End, News, Place, Roll};
 use super::status;
+use crate::counted::{Counted, Held};
 use crate::observe;
 
 /// Messages that have left us and wait for the network.
@@ -45,6 +49,10 @@ const LATELY: Duration = Duration::from_secs(HEARTBEAT_SECONDS as u64 + 1);
 /// So many bans a second are taken from one PBX in the long run; a real attack brings far fewer, and what a stolen certificate may
 /// write has an end. Who reports faster is read later.
 const BANS_PER_SECOND: u32 = 50;
+/// One PBX may have so many streams at a time: its own, and those that haven't noticed yet that they are over.
+const STREAMS: usize = 4;
+/// A stream that begins sooner than this after the one before is read later.
+const A_STREAM: Duration = Duration::from_secs(1);
 /// What writes a row of the audit log whenever an agent says it counts like so many bans: a second of reading later.
 const AUDITED: u32 = BANS_PER_SECOND;
 
@@ -52,12 +60,15 @@ const AUDITED: u32 = BANS_PER_SECOND;
 pub(super) struct Links {
     ctx: Ctx,
     roll: Roll,
+    streams: Counted<PbxId>,
+    paces: Paces,
     stopping: CancellationToken,
 }
 
 impl Links {
     pub(super) fn new(ctx: Ctx, stopping: CancellationToken) -> Self {
-        Self { roll: Roll::new(ctx.clone(), stopping.clone()), ctx, stopping }
+        let roll = Roll::new(ctx.clone(), stopping.clone());
+        Self { roll, streams: Counted::new(STREAMS), paces: Paces::default(), ctx, stopping }
     }
 }
 
@@ -71,7 +82,10 @@ impl pb::agent_link_server::AgentLink for Links {
         let certificate =
             certificates.first().ok_or_else(|| Status::unauthenticated("this call needs the certificate of a PBX"))?;
         let agent = agents::identify(&self.ctx, certificate).await.map_err(status)?;
+        let held = self.streams.take(agent.pbx_id);
+        let held = held.ok_or_else(|| Status::resource_exhausted("this PBX has too many streams"))?;
         let (out, stream) = mpsc::channel(IN_FLIGHT);
+        let agent_id = agent.pbx_id;
         let link = Link {
             ctx: self.ctx.clone(),
             roll: self.roll.clone(),
@@ -79,10 +93,35 @@ impl pb::agent_link_server::AgentLink for Links {
             id: Uuid::new_v4(),
             out,
             storing: FuturesUnordered::new(),
+            read_from: self.paces.take(agent_id).unwrap_or_else(Instant::now),
+            paces: self.paces.clone(),
+            _held: held,
             stopping: self.stopping.clone(),
         };
         tokio::spawn(link.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// From when on the next stream of a PBX is read: making one anew is no way around the pace.
+#[derive(Debug, Clone, Default)]
+struct Paces(Arc<Mutex<HashMap<PbxId, Instant>>>);
+
+impl Paces {
+    fn take(&self, pbx: PbxId) -> Option<Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&pbx)
+    }
+
+    fn keep(&self, pbx: PbxId, until: Instant) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Now and then, so that a fleet that leaves at once doesn't look through itself for each.
+        if kept.len() == kept.capacity() {
+            kept.retain(|_, until| *until > Instant::now());
+        }
+        let until = kept.get(&pbx).map_or(until, |before| until.max(*before));
+        if until > Instant::now() {
+            kept.insert(pbx, until);
+        }
     }
 }
 
@@ -99,15 +138,21 @@ struct Link {
     /// What the agent has reported and is being stored, beside everything else; each ends with its acknowledgement. What the stream
     /// doesn't live to see is stored all the same, and known when the agent sends it again.
     storing: FuturesUnordered<Storing>,
+    /// From when on the next message of the agent is read.
+    read_from: Instant,
+    paces: Paces,
+    _held: Held<PbxId>,
     stopping: CancellationToken,
 }
 
 impl Link {
     async fn run(mut self, mut incoming: Streaming<pb::AgentMessage>) {
+        let begun = Instant::now();
         let end = match self.begin(&mut incoming).await {
             Ok((outbox, place)) => self.converse(&mut incoming, outbox, &place).await,
             Err(end) => Err(end),
         };
+        self.paces.keep(self.agent.pbx_id, self.read_from.max(begun + A_STREAM));
         if let Err(error) = agents::disconnected(&self.ctx, &self.agent, self.id).await {
             tracing::warn!(pbx.id = %self.agent.pbx_id, error = chain(&error), "noting that an agent left");
         }
@@ -175,21 +220,21 @@ impl Link {
         let mut known = News::default();
         let mut heartbeat = interval(Duration::from_secs(u64::from(HEARTBEAT_SECONDS)));
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut silent_until = Instant::now() + SILENCE;
+        let mut silent_until = self.read_from.max(Instant::now()) + SILENCE;
         let mut heard = Instant::now();
-        let mut read_from = Instant::now();
         loop {
             let wants_to_send = outbox.wants_to_send();
             let full = self.storing.len() >= STORING;
+            let read_from = self.read_from;
             tokio::select! {
-                () = stopping.cancelled() => return self.leave(incoming, outbox, place, read_from).await,
+                () = stopping.cancelled() => return self.leave(incoming, outbox, place).await,
                 () = sleep_until(silent_until), if !full => return Err(Status::deadline_exceeded("the agent was silent for three heartbeats")),
                 message = async { sleep_until(read_from).await; incoming.message().await }, if !full && outbox.waiting() < WAITING => {
                     let Some(message) = message? else { return Ok(()) };
                     heard = Instant::now();
                     let bans = self.hear(message.try_into()?, &mut outbox, place).await?;
-                    read_from = Instant::now().max(read_from) + Duration::from_secs(1) * bans / BANS_PER_SECOND;
-                    silent_until = read_from + SILENCE;
+                    self.read_from = Instant::now().max(read_from) + Duration::from_secs(1) * bans / BANS_PER_SECOND;
+                    silent_until = self.read_from + SILENCE;
                 }
                 Some(stored) = self.storing.next() => {
                     acknowledge(stored?, &mut outbox);
@@ -228,10 +273,9 @@ impl Link {
         incoming: &mut Streaming<pb::AgentMessage>,
         mut outbox: Outbox,
         place: &Place,
-        read_from: Instant,
     ) -> Result<(), Status> {
         let last = async {
-            let mut bans = if read_from > Instant::now() { BANS_PER_SECOND } else { 0 };
+            let mut bans = if self.read_from > Instant::now() { BANS_PER_SECOND } else { 0 };
             while bans < BANS_PER_SECOND
                 && let Some(Some(message)) = incoming.message().now_or_never().transpose()?
             {

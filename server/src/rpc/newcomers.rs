@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -21,8 +21,9 @@ const TIME: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Newcomers {
     places: Connections,
-    line: Arc<Mutex<Line>>,
+    line: Arc<SyncMutex<Line>>,
     left: Arc<Notify>,
+    turn: Mutex<()>,
     most: usize,
 }
 
@@ -37,28 +38,32 @@ impl Newcomers {
     /// At most so many at a time; of `all`, more are let in, and others go for them.
     pub(super) fn new(most: Most) -> Self {
         let places = Connections::new(Most { all: usize::MAX, ..most }, &[]);
-        Self { places, line: Arc::default(), left: Arc::default(), most: most.all }
+        Self { places, line: Arc::default(), left: Arc::default(), turn: Mutex::default(), most: most.all }
     }
 
-    /// Waits until there is room for one more, or the oldest has had its time.
-    pub(super) async fn room(&self) {
+    /// Lets one more in as soon as there is room, or the oldest has had its time; one after the other, so that each looks again.
+    pub(super) async fn admit_in_turn(&self, peer: IpAddr) -> Option<Newcomer> {
+        let _turn = self.turn.lock().await;
+        self.room().await;
+        self.admit(peer)
+    }
+
+    async fn room(&self) {
         loop {
             let left = self.left.notified();
             let until = {
                 let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
                 match line.waiting.first_key_value() {
-                    Some((_, (since, _))) if line.waiting.len() >= self.most => *since + TIME,
+                    Some((_, (since, _))) if line.waiting.len() >= self.most && since.elapsed() < TIME => *since + TIME,
                     _ => return,
                 }
             };
-            if timeout_at(until, left).await.is_err() {
-                return;
-            }
+            let _ = timeout_at(until, left).await;
         }
     }
 
     /// Lets one more in, for as long as what is given is kept; `None` when its source has all that it may have.
-    pub(super) fn admit(&self, peer: IpAddr) -> Option<Newcomer> {
+    fn admit(&self, peer: IpAddr) -> Option<Newcomer> {
         let place = self.places.admit(peer)?;
         let sent_away = CancellationToken::new();
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,7 +85,7 @@ impl Newcomers {
 pub(super) struct Newcomer {
     number: u64,
     sent_away: CancellationToken,
-    line: Arc<Mutex<Line>>,
+    line: Arc<SyncMutex<Line>>,
     left: Arc<Notify>,
     _place: Place,
 }
@@ -140,13 +145,18 @@ mod tests {
         let begun = Instant::now();
         newcomers.room().await;
         assert_eq!(begun.elapsed(), TIME, "all are new");
-        let room = newcomers.room();
         there.push(admit(&newcomers, "203.0.113.4").unwrap());
         assert!(there[0].sent_away.is_cancelled() && !there[1].sent_away.is_cancelled());
         drop(there.remove(1));
-        room.await;
         newcomers.room().await;
         assert_eq!(begun.elapsed(), TIME, "there is room, nobody waits");
+        // A crowd through one door: each looks again, and sends nobody away who has come a moment ago.
+        let addresses: Vec<IpAddr> = (5..=8).map(|n| format!("203.0.113.{n}").parse().unwrap()).collect();
+        let crowd = addresses.iter().map(|peer| newcomers.admit_in_turn(*peer));
+        let crowd = futures::future::join_all(crowd).await;
+        assert!(crowd.iter().all(Option::is_some));
+        // The third of the places was free and two had had their time; for the fourth one of the crowd itself had to have his.
+        assert_eq!(begun.elapsed(), TIME * 2);
     }
 
     #[test]

@@ -87,13 +87,13 @@ pub(super) fn accept(
     });
     tokio::spawn(async move {
         loop {
-            let accepted = async {
-                door.newcomers.room().await;
-                listener.accept().await
-            };
-            let Some(accepted) = stopping.run_until_cancelled(accepted).await else { return };
+            let Some(accepted) = stopping.run_until_cancelled(listener.accept()).await else { return };
             match accepted {
-                Ok((stream, peer)) => door.meet(stream, peer),
+                Ok((stream, peer)) => {
+                    if stopping.run_until_cancelled(door.meet(stream, peer)).await.is_none() {
+                        return;
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "accepting an agent's connection");
                     // Out of file descriptors, most likely: they come back as others leave.
@@ -117,31 +117,33 @@ struct Door {
 }
 
 impl Door {
-    fn meet(self: &Arc<Self>, mut stream: TcpStream, peer: SocketAddr) {
+    async fn meet(self: &Arc<Self>, mut stream: TcpStream, peer: SocketAddr) {
         let ip = peer.ip().to_canonical();
         if !self.trusted_proxies.iter().any(|net| net.contains(&ip)) {
-            self.let_in(stream, peer);
+            self.let_in(stream, peer).await;
             return;
         }
         let Some(unnamed) = self.unnamed.take(()) else { return };
         let door = Arc::clone(self);
         tokio::spawn(async move {
             let named = tokio::time::timeout(HANDSHAKE_TIMEOUT, proxied::client(&mut stream)).await;
-            drop(unnamed);
             match named {
-                Ok(Ok(client)) => {
-                    door.newcomers.room().await;
-                    door.let_in(stream, client.unwrap_or(peer));
-                }
+                Ok(Ok(client)) => door.let_in(stream, client.unwrap_or(peer)).await,
                 Ok(Err(error)) => tracing::warn!(%peer, %error, "a load balancer does not say who connects"),
                 Err(_) => tracing::debug!(%peer, "a load balancer was too slow to say who connects"),
             }
+            // Until here it is counted nowhere else.
+            drop(unnamed);
         });
     }
 
-    fn let_in(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let (Some(place), Some(newcomer)) = (self.connections.admit(peer.ip()), self.newcomers.admit(peer.ip())) else {
+    async fn let_in(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let Some(place) = self.connections.admit(peer.ip()) else {
             tracing::debug!(%peer, "no connection is left for this source");
+            return;
+        };
+        let Some(newcomer) = self.newcomers.admit_in_turn(peer.ip()).await else {
+            tracing::debug!(%peer, "no handshake is left for this source");
             return;
         };
         let door = Arc::clone(self);

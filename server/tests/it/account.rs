@@ -156,7 +156,7 @@ async fn switching_the_tenant_does_not_make_a_session_live_longer() {
     let (first, second) = (server.tenant("first").await, server.tenant("second").await);
     let person = server.person(first, Role::Auditor).await;
     let mut tx = server.ctx.store().tenant(second).await.unwrap();
-    store::people::insert_membership(&mut tx, person.user_id, Role::Auditor, server.ctx.now()).await.unwrap();
+    store::members::insert(&mut tx, person.user_id, Role::Auditor, "", server.ctx.now()).await.unwrap();
     tx.commit().await.unwrap();
     for _ in 0..26 {
         server.clock.advance(time::Duration::minutes(25));

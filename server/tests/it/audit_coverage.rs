@@ -47,8 +47,13 @@ async fn a_refusal_leaves_a_row_and_changes_nothing() {
     let auditor = server.person(tenant, Role::Auditor).await;
     let things = Things::make(&server, &admin, tenant).await;
     let state = async || {
-        let lists =
-            [Operation::ListPbxes, Operation::ShowPhoneLossLimit, Operation::ListAllowedIps, Operation::ListBlockedIps];
+        let lists = [
+            Operation::ListPbxes,
+            Operation::ShowPhoneLossLimit,
+            Operation::ListAllowedIps,
+            Operation::ListBlockedIps,
+            Operation::ListPeople,
+        ];
         let mut all = String::new();
         for list in lists {
             let everything = match list {

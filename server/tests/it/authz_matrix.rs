@@ -103,7 +103,7 @@ async fn a_session_that_names_a_tenant_without_a_role_there_opens_nothing() {
     assert_eq!(server.call(&person, Operation::ListPbxes, &serde_json::json!({})).await.status, StatusCode::OK);
     // A session that names a tenant in which the person has no role.
     let login = actions::Login { user_id: person.user_id, stage: Stage::SignedIn, tenant_id: Some(other), setup: None };
-    let cookie = server.session(&login).await;
+    let (cookie, _) = server.session(&login).await;
     let elsewhere = crate::support::Person { cookie, ..person };
     assert_eq!(
         server.call(&elsewhere, Operation::ListPbxes, &serde_json::json!({})).await.status,

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use axum::response::Response;
 use futures::StreamExt as _;
+use http::StatusCode;
 use policy::authz::{Operation, Role};
 use serde_json::{Value, json};
+use store::testing::TestDb;
 use tokio::time::timeout;
 
-use crate::support::TestServer;
+use crate::support::{TestServer, wide};
 
 /// Reads until a text comes, the stream ends, or it takes too long.
 async fn read_until(
@@ -63,6 +65,37 @@ async fn the_stream_ends_with_the_session() {
     let _: () = server.done(&person, Operation::LogOut, json!({})).await;
     let ended = timeout(Duration::from_secs(10), async { while stream.next().await.is_some() {} }).await;
     assert!(ended.is_ok(), "the stream went on after the session");
+}
+
+/// On every node: what a person may no longer see is no longer on her screen.
+#[tokio::test]
+async fn who_loses_access_is_told_at_once_wherever_she_is() {
+    for operation in [Operation::RemovePerson, Operation::SuspendPerson, Operation::ChangeRole, Operation::EndSession] {
+        let db = TestDb::new().await;
+        let (server, other) = (TestServer::on(&db, wide()).await, TestServer::on(&db, wide()).await);
+        let tenant = server.tenant("access").await;
+        let admin = server.person(tenant, Role::SuperAdministrator).await;
+        let person = server.person(tenant, Role::SecurityOperator).await;
+        let mut streams = Vec::new();
+        for node in [&server, &other] {
+            let mut stream = body(node.get(&person, "/live").await);
+            read_until(&mut stream, "event: ready", Duration::from_secs(5)).await.expect("it begins");
+            streams.push(stream);
+        }
+        // Listening on the database begins with a hint to look at everything.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let id = if operation == Operation::EndSession { person.session.0 } else { person.user_id.0 };
+        let _: () = server.done(&admin, operation, json!({ "id": id, "role": "auditor" })).await;
+        for stream in &mut streams {
+            // By the hint, not by the look that comes every five seconds.
+            let told = read_until(stream, "event: ended", Duration::from_secs(3)).await;
+            assert!(told.is_some(), "{operation:?}");
+        }
+        for node in [&server, &other] {
+            let answer = node.call(&person, Operation::ListPbxes, &json!({})).await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{operation:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -15,5 +15,6 @@ mod nodes;
 mod observe;
 mod rpc;
 mod samples;
+mod sessions;
 mod support;
 mod tenant_isolation;

@@ -1,8 +1,10 @@
 //! For every operation a body with which it succeeds, given things that exist.
 
 use policy::authz::Operation;
-use policy::ids::{AllowedIpId, BanId, PbxId, TenantId};
+use policy::authz::Role;
+use policy::ids::{AllowedIpId, BanId, InvitationId, PbxId, SessionId, TenantId, UserId};
 use policy::pbxes::EnrolmentCommand;
+use policy::people::People;
 use serde_json::{Value, json};
 
 use crate::support::{Person, TestServer};
@@ -14,6 +16,13 @@ pub struct Things {
     pub pbx: PbxId,
     pub allowed_ip: AllowedIpId,
     pub ban: BanId,
+    /// Another Administrator, who isn't suspended.
+    pub person: UserId,
+    /// One who is.
+    pub suspended: UserId,
+    pub invitation: InvitationId,
+    /// Of that Administrator.
+    pub session: SessionId,
 }
 
 impl Things {
@@ -24,8 +33,24 @@ impl Things {
         let added: Value = server.done(admin, Operation::AddAllowedIp, json!({ "form": form, "insist": false })).await;
         let form = json!({ "net": "203.0.113.200", "duration": "3600", "reason": "scanner" });
         let blocked: Value = server.done(admin, Operation::BlockIp, json!({ "form": form, "insist": false })).await;
+        let (person, suspended) =
+            (server.person(tenant, Role::Administrator).await, server.person(tenant, Role::Auditor).await);
+        server.with_totp(person.user_id).await;
+        let _: () = server.done(admin, Operation::SuspendPerson, json!({ "id": suspended.user_id })).await;
+        let invited = json!({ "email": format!("{}@invited.test", tenant.0.simple()), "role": "auditor" });
+        let _: () = server.done(admin, Operation::InvitePerson, invited).await;
+        let people: People = server.done(admin, Operation::ListPeople, json!({})).await;
         let id = |value: &Value| value["id"].as_str().unwrap().parse().unwrap();
-        Self { tenant, pbx: pbx.pbx_id, allowed_ip: AllowedIpId(id(&added)), ban: BanId(id(&blocked)) }
+        Self {
+            tenant,
+            pbx: pbx.pbx_id,
+            allowed_ip: AllowedIpId(id(&added)),
+            ban: BanId(id(&blocked)),
+            person: person.user_id,
+            suspended: suspended.user_id,
+            invitation: people.invitations[0].id,
+            session: person.session,
+        }
     }
 }
 
@@ -41,6 +66,10 @@ pub fn body(operation: Operation, things: &Things) -> Value {
         | Operation::ListPbxes
         | Operation::ShowPhoneLossLimit
         | Operation::AllowMyAddress
+        | Operation::ListPeople
+        | Operation::ListOwnSessions
+        | Operation::EndOtherSessions
+        | Operation::ListSessions
         | Operation::VerifyAudit => json!({}),
         Operation::SignUp => {
             json!({ "form": { "organisation": "New Ltd", "slug": "new-ltd", "email": "ann@new.test", "password": crate::support::PASSWORD } })
@@ -52,6 +81,16 @@ pub fn body(operation: Operation, things: &Things) -> Value {
         Operation::VerifyEmail | Operation::ResetPassword => {
             json!({ "token": "unknown", "password": crate::support::PASSWORD })
         }
+        Operation::EndOwnSession | Operation::EndSession => json!({ "id": things.session }),
+        Operation::ShowInvitation | Operation::JoinTenant => json!({ "token": "unknown" }),
+        Operation::AcceptInvitation => json!({ "token": "unknown", "password": crate::support::PASSWORD }),
+        Operation::InvitePerson => json!({ "email": "another@people.test", "role": "security_operator" }),
+        Operation::ResendInvitation | Operation::WithdrawInvitation => json!({ "id": things.invitation }),
+        Operation::ChangeRole => json!({ "id": things.person, "role": "auditor" }),
+        Operation::SuspendPerson | Operation::RemovePerson | Operation::TransferOwnership => {
+            json!({ "id": things.person })
+        }
+        Operation::ReinstatePerson => json!({ "id": things.suspended }),
         Operation::SwitchTenant => json!({ "tenant_id": things.tenant }),
         Operation::AddPbx => json!({ "name": "second" }),
         Operation::RenewEnrolment | Operation::RevokePbx | Operation::RemovePbx => json!({ "id": things.pbx }),

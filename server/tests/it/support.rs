@@ -14,7 +14,8 @@ use axum::response::Response;
 use http::{Request, StatusCode, header};
 use policy::account::Stage;
 use policy::authz::{Operation, Role};
-use policy::ids::{TenantId, UserId};
+use policy::ids::{SessionId, TenantId, UserId};
+use policy::sessions::{Factor, Origin};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use server::http::Portal;
@@ -57,6 +58,8 @@ pub struct Person {
     pub email: String,
     /// The cookie header; empty without a session.
     pub cookie: String,
+    /// What pages call the session.
+    pub session: SessionId,
 }
 
 impl TestServer {
@@ -114,21 +117,34 @@ impl TestServer {
         let email = format!("{}@people.test", user_id.0.simple());
         let mut tx = self.ctx.store().tenant(tenant).await.unwrap();
         store::people::insert(&mut tx, user_id, &email, "-", self.ctx.now()).await.unwrap();
-        store::people::insert_membership(&mut tx, user_id, role, self.ctx.now()).await.unwrap();
+        store::members::insert(&mut tx, user_id, role, "", self.ctx.now()).await.unwrap();
         tx.commit().await.unwrap();
         let tenant_id = (stage == Stage::SignedIn).then_some(tenant);
-        let cookie = self.session(&Login { user_id, stage, tenant_id, setup: None }).await;
-        Person { user_id, email, cookie }
+        let (cookie, session) = self.session(&Login { user_id, stage, tenant_id, setup: None }).await;
+        Person { user_id, email, cookie, session }
     }
 
-    /// The cookie of a new session.
-    pub async fn session(&self, login: &Login) -> String {
+    /// Gives a person a second factor, though nobody has the seed.
+    pub async fn with_totp(&self, user: UserId) {
+        let mut tx = self.ctx.store().platform().await.unwrap();
+        assert!(store::people::set_totp(&mut tx, user, b"seed", "key", 1, self.ctx.now()).await.unwrap());
+        tx.commit().await.unwrap();
+    }
+
+    /// The cookie of a new session, and what pages call it.
+    pub async fn session(&self, login: &Login) -> (String, SessionId) {
         let mut record =
             Record { id: Id::default(), data: std::collections::HashMap::new(), expiry_date: self.ctx.now() };
         record.data.insert(app::context::LOGIN.to_owned(), serde_json::to_value(login).unwrap());
         record.data.insert(app::context::BEGAN.to_owned(), json!(self.ctx.now().unix_timestamp()));
+        let id = SessionId(Uuid::new_v4());
+        if login.stage == Stage::SignedIn {
+            let (address, device) = ("192.0.2.7".to_owned(), "Firefox on Linux".to_owned());
+            let origin = Origin { id, address, device, factor: Factor::Totp };
+            record.data.insert(app::context::ORIGIN.to_owned(), serde_json::to_value(origin).unwrap());
+        }
         Sessions::new(self.ctx.clone()).create(&mut record).await.unwrap();
-        format!("ringfence={}", record.id)
+        (format!("ringfence={}", record.id), id)
     }
 
     /// Sends a request.
@@ -193,7 +209,12 @@ pub fn wide() -> Limits {
 
 /// Nobody.
 pub fn stranger() -> Person {
-    Person { user_id: UserId(Uuid::nil()), email: String::new(), cookie: String::new() }
+    Person {
+        user_id: UserId(Uuid::nil()),
+        email: String::new(),
+        cookie: String::new(),
+        session: SessionId(Uuid::nil()),
+    }
 }
 
 /// How an operation is reached.

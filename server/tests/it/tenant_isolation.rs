@@ -12,6 +12,15 @@ use crate::support::{Person, Route, TestServer, route};
 fn takes_id(operation: Operation) -> bool {
     match operation {
         Operation::SwitchTenant
+        | Operation::ResendInvitation
+        | Operation::EndSession
+        | Operation::EndOwnSession
+        | Operation::WithdrawInvitation
+        | Operation::ChangeRole
+        | Operation::SuspendPerson
+        | Operation::ReinstatePerson
+        | Operation::RemovePerson
+        | Operation::TransferOwnership
         | Operation::RenewEnrolment
         | Operation::RenamePbx
         | Operation::RevokePbx
@@ -36,6 +45,14 @@ fn takes_id(operation: Operation) -> bool {
         | Operation::BeginTotp
         | Operation::ConfirmTotp
         | Operation::Me
+        | Operation::ShowInvitation
+        | Operation::AcceptInvitation
+        | Operation::JoinTenant
+        | Operation::ListPeople
+        | Operation::ListOwnSessions
+        | Operation::EndOtherSessions
+        | Operation::ListSessions
+        | Operation::InvitePerson
         | Operation::ShowOverview
         | Operation::ShowEnforcement
         | Operation::ListPbxes
@@ -77,6 +94,8 @@ async fn everything(server: &TestServer, person: &Person) -> String {
         (Operation::ShowPhoneLossLimit, json!({})),
         (Operation::ListAllowedIps, json!({ "search": "", "after": null })),
         (Operation::ListBlockedIps, json!({ "filter": {}, "after": null })),
+        (Operation::ListPeople, json!({})),
+        (Operation::ListSessions, json!({})),
         (Operation::ListAudit, json!({ "filter": {}, "after": null })),
     ] {
         all += &server.call(person, list, &body).await.text;

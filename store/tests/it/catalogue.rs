@@ -24,7 +24,7 @@ const WITHOUT_TENANT: [(&str, &str); 11] = [
 const OWN: &str = "(tenant_id = current_tenant())";
 
 /// Policies beside the one of the tenant itself: table, name, command, roles, USING.
-const OTHER_POLICIES: [(&str, &str, &str, &str, &str); 5] = [
+const OTHER_POLICIES: [(&str, &str, &str, &str, &str); 6] = [
     // Which tenants are hers, before she has chosen one.
     ("memberships", "own", "r", "public", "(user_id = current_person())"),
     (
@@ -33,6 +33,14 @@ const OTHER_POLICIES: [(&str, &str, &str, &str, &str); 5] = [
         "r",
         "public",
         "(EXISTS ( SELECT FROM memberships WHERE ((memberships.tenant_id = tenants.id) AND (memberships.user_id = current_person()))))",
+    ),
+    // Whether she is invited somewhere, when she is in no tenant.
+    (
+        "invitations",
+        "own",
+        "r",
+        "public",
+        "(email = ( SELECT users.email FROM users WHERE (users.id = current_person())))",
     ),
     // Jobs see of every tenant what COLUMNS_OF_JOBS grants.
     ("allowed_ips", "jobs", "r", "ringfence_system", "true"),
@@ -54,8 +62,9 @@ const COLUMNS_OF_JOBS: [&str; 9] = [
 ];
 
 /// Indexes of tenants' tables that begin with something else.
-const OTHER_INDEXES: [(&str, &str); 3] = [
+const OTHER_INDEXES: [(&str, &str); 4] = [
     ("memberships_user_idx", "a person's memberships, before a tenant is chosen"),
+    ("invitations_person_idx", "a person's invitations, when she is in no tenant"),
     ("allowed_ips_due_idx", "the job looks across tenants"),
     ("blocked_ips_due_idx", "the job looks across tenants"),
 ];

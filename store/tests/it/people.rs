@@ -49,7 +49,7 @@ async fn a_recovery_code_works_once_and_for_its_owner() {
 async fn a_person_sees_her_own_memberships_and_no_others() {
     let world = World::new().await;
     let mut tx = world.tx(world.b).await;
-    people::insert_membership(&mut tx, world.a.user, Role::Auditor, NOW).await.unwrap();
+    store::members::insert(&mut tx, world.a.user, Role::Auditor, "", NOW).await.unwrap();
     tx.commit().await.unwrap();
     let mut tx = world.db.store.person(world.a.user).await.unwrap();
     let hers: Vec<_> =

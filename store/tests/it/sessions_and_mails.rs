@@ -13,8 +13,8 @@ async fn a_session_that_ended_never_comes_back() {
     let store = &world.db.store;
     let until = NOW + Duration::HOUR;
     let data = serde_json::json!({"step": 1});
-    assert!(store::sessions::create(store, b"token", Some(world.a.user), &data, NOW, until).await.unwrap());
-    assert!(!store::sessions::create(store, b"token", None, &data, NOW, until).await.unwrap(), "the id is taken");
+    assert!(store::sessions::create(store, b"token", Some(world.a.user), &data, NOW, until, NOW).await.unwrap());
+    assert!(!store::sessions::create(store, b"token", None, &data, NOW, until, NOW).await.unwrap(), "the id is taken");
     let row = store::sessions::load(store, b"token", NOW).await.unwrap().unwrap();
     assert_eq!((row.data, row.created_at, row.expires_at), (data.clone(), NOW, until));
     assert!(store::sessions::load(store, b"token", until).await.unwrap().is_none());
@@ -24,7 +24,8 @@ async fn a_session_that_ended_never_comes_back() {
             b"token",
             Some(world.a.user),
             &serde_json::json!({"step": 2}),
-            until + Duration::HOUR
+            until + Duration::HOUR,
+            NOW
         )
         .await
         .unwrap()
@@ -32,13 +33,13 @@ async fn a_session_that_ended_never_comes_back() {
     assert_eq!(store::sessions::load(store, b"token", until).await.unwrap().unwrap().data["step"], 2);
 
     let mut tx = store.platform().await.unwrap();
-    store::sessions::delete_of_user(&mut tx, world.b.user).await.unwrap();
+    store::sessions::delete_of_user(&mut tx, world.b.user, NOW).await.unwrap();
     tx.commit().await.unwrap();
     assert!(store::sessions::load(store, b"token", NOW).await.unwrap().is_some());
     let mut tx = store.platform().await.unwrap();
-    store::sessions::delete_of_user(&mut tx, world.a.user).await.unwrap();
+    store::sessions::delete_of_user(&mut tx, world.a.user, NOW).await.unwrap();
     tx.commit().await.unwrap();
-    assert!(!store::sessions::update(store, b"token", Some(world.a.user), &data, until).await.unwrap());
+    assert!(!store::sessions::update(store, b"token", Some(world.a.user), &data, until, NOW).await.unwrap());
     assert!(store::sessions::load(store, b"token", NOW).await.unwrap().is_none());
 }
 

@@ -8,7 +8,8 @@ use policy::audit::Outcome;
 use policy::authz::Role;
 use policy::bans::{BanChange, BanDigest, BanEntry};
 use policy::blocked_ips::BanSource;
-use policy::ids::{AllowedIpId, AuditId, BanId, BatchId, PbxId, TenantId, UserId};
+use policy::ids::{AllowedIpId, AuditId, BanId, BatchId, InvitationId, PbxId, TenantId, UserId};
+use policy::people::Invitation;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, PgConnection};
 use store::audit::NewAuditRow;
@@ -63,7 +64,15 @@ impl Tenant {
         let mut tx = db.store.tenant(tenant.id).await.unwrap();
         store::tenants::insert(&mut tx, slug, slug, NOW).await.unwrap();
         store::people::insert(&mut tx, tenant.user, &format!("ann@{slug}.example"), "$argon2id$", NOW).await.unwrap();
-        store::people::insert_membership(&mut tx, tenant.user, Role::SuperAdministrator, NOW).await.unwrap();
+        store::members::insert(&mut tx, tenant.user, Role::SuperAdministrator, "", NOW).await.unwrap();
+        let invitation = Invitation {
+            id: InvitationId(Uuid::now_v7()),
+            email: format!("new@{slug}.example"),
+            role: Role::Auditor,
+            invited_by: format!("ann@{slug}.example"),
+            expires_at: NOW + time::Duration::WEEK,
+        };
+        store::invitations::insert(&mut tx, &invitation, slug.as_bytes(), NOW).await.unwrap();
         store::pbxes::insert(&mut tx, tenant.pbx, "hq", NOW).await.unwrap();
         store::agents::insert_certificate(&mut tx, tenant.pbx, slug.as_bytes(), NOW, NOW + time::Duration::DAY)
             .await

@@ -135,7 +135,7 @@ impl Tenant {
                 self.look_soon.notify_one();
                 self.write_soon.notify_one();
             }
-            Topic::Pbxes | Topic::AllowedIps | Topic::BlockedIps | Topic::Audit | Topic::Sessions => {}
+            Topic::Pbxes | Topic::AllowedIps | Topic::BlockedIps | Topic::Audit | Topic::Sessions | Topic::People => {}
         }
     }
 
