@@ -33,7 +33,7 @@ export async function fill(portal: PortalPlace, tenant: Tenant, rows: number): P
       FROM generate_series(1, ${rows}) AS n;
     WITH made AS (
       INSERT INTO users (id, email, password_hash, created_at) SELECT gen_random_uuid(), 'person-' || n || '@${tenant.slug}.example', '-', now()
-        FROM generate_series(1, least(${rows}, 1000) - 1) AS n RETURNING id)
+        FROM generate_series(1, least(${rows}, 200) - 1) AS n RETURNING id)
     INSERT INTO memberships (tenant_id, user_id, role, invited_by, created_at)
       SELECT current_setting('test.tenant')::uuid, id, 'security_operator', '${tenant.email}', now() FROM made;`;
   await write(portal, sql);

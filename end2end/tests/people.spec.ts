@@ -34,7 +34,7 @@ test("somebody is invited, sets up a second factor, works with the role given, a
   await expectAccessible(theirs);
   await theirs.getByLabel("Password", { exact: true }).fill("short");
   await theirs.getByRole("button", { name: "Accept" }).click();
-  await expect(theirs.getByText("At least 12 characters.")).toBeVisible();
+  await expect(theirs.getByText("At least 12 characters. A few unrelated words make a good password.")).toBeVisible();
   await theirs.getByLabel("Password", { exact: true }).fill(password);
   await theirs.getByRole("button", { name: "Accept" }).click();
   const factor = await setUpSecondFactor(theirs);
