@@ -300,6 +300,7 @@ async fn ended(act: &mut Act<'_>, user: UserId) -> Result<(), ActError> {
     Ok(())
 }
 
-fn mightier(role: Role) -> String {
+/// Why somebody may not touch who has this role.
+pub(crate) fn mightier(role: Role) -> String {
     format!("Only a Super administrator may do that to a {}.", role.title())
 }

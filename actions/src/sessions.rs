@@ -10,6 +10,7 @@ use crate::bus::{Change, Topic};
 use crate::caller::{Caller, Visitor};
 use crate::ctx::{Ctx, INSTALLATION};
 use crate::error::ActError;
+use crate::people;
 
 /// One's own sessions, in whichever tenant. `this` is the one that asks.
 pub async fn list_own(ctx: &Ctx, visitor: &Visitor, this: Option<SessionId>) -> Result<Vec<Session>, ActError> {
@@ -75,7 +76,7 @@ async fn end_inner(act: &mut Act<'_>, caller: &Caller, id: SessionId) -> Result<
     let person = store::members::by_id(&mut act.tx, user).await?.ok_or(ActError::NotFound)?;
     act.subject(&person.email);
     if user != caller.user_id && !caller.role.may_manage(person.role) {
-        return Err(ActError::Refused(format!("Only a Super administrator may do that to a {}.", person.role.title())));
+        return Err(ActError::Refused(people::mightier(person.role)));
     }
     end_one(act, user, id).await
 }
