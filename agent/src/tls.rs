@@ -120,7 +120,8 @@ async fn reach_one(address: SocketAddr, from: Option<IpAddr>) -> std::io::Result
     socket.connect(address).await
 }
 
-/// Connects; TCP and TLS within five seconds.
+/// Connects. A server to which a whole fleet comes back at once is busy, and who gives up, and comes again, makes it busier: what is
+/// waited for longest is the handshake with a machine that answers.
 pub async fn connect(way: &Way, config: ClientConfig) -> anyhow::Result<Channel> {
     let Way { server, from } = way.clone();
     let connector = TlsConnector::from(Arc::new(config));
@@ -134,7 +135,7 @@ pub async fn connect(way: &Way, config: ClientConfig) -> anyhow::Result<Channel>
             std::io::Result::Ok(TokioIo::new(connector.connect(name, socket).await?))
         }
     });
-    let patience = Duration::from_secs(5);
+    let patience = Duration::from_secs(15);
     let keepalive = Duration::from_secs(5);
     // "http" to tonic, which would add TLS of its own otherwise; the server sees the origin.
     let endpoint = Endpoint::from_shared(format!("http://{server}"))

@@ -32,6 +32,7 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut lab = Lab::new(agents).await?;
+    let mut fewer = None;
     for count in [agents / TENTH, agents] {
         let figures = lab.run(count).await?;
         say(&format!(
@@ -44,6 +45,9 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
             figures.reconnect_s,
             figures.events_per_s
         ));
+        if let Some(fewer) = fewer.replace(figures) {
+            say(&format!("  {TENTH} times the agents take {}", figures.growth(&fewer)));
+        }
         if count == agents {
             #[expect(clippy::cast_precision_loss, reason = "there are fewer agents than 2^52")]
             report.keep("fleet_agents", count as f64);
@@ -66,6 +70,7 @@ fn wanted() -> anyhow::Result<usize> {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Figures {
     connect_s: f64,
     rss_mib: f64,
@@ -73,6 +78,22 @@ struct Figures {
     single_push_ms: f64,
     reconnect_s: f64,
     events_per_s: f64,
+}
+
+impl Figures {
+    /// How many times as much it is as for fewer agents.
+    fn growth(&self, fewer: &Self) -> String {
+        format!(
+            "{:.1} times as long to connect, {:.1} times the memory, {:.1} times as long for a change for all and {:.1} times for one tenant, {:.1} times as long \
+             to be back, {:.1} times the time for an event",
+            self.connect_s / fewer.connect_s,
+            self.rss_mib / fewer.rss_mib,
+            self.push_all_ms / fewer.push_all_ms,
+            self.single_push_ms / fewer.single_push_ms,
+            self.reconnect_s / fewer.reconnect_s,
+            fewer.events_per_s / self.events_per_s
+        )
+    }
 }
 
 /// A server of its own, with enrolled PBXes for all agents.

@@ -5,11 +5,13 @@ mod enrolment;
 mod link;
 mod newcomers;
 mod outbox;
+mod paces;
 mod proxied;
 mod roll;
 mod tls;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actions::{ActError, Ctx};
@@ -18,6 +20,7 @@ use ipnet::IpNet;
 use proto::pb::agent_link_server::AgentLinkServer;
 use proto::pb::enrolment_server::EnrolmentServer;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -27,6 +30,9 @@ use crate::http::limits::Limit;
 const PING_TIMEOUT: Duration = Duration::from_secs(8);
 /// How often an otherwise silent connection is pinged.
 const PING_EVERY: Duration = Duration::from_secs(5);
+
+/// So many streams are looked up, or noted, in the database at a time; more would take it from everything else.
+const ARRIVING: usize = 32;
 
 /// The port of the agents.
 #[derive(Debug)]
@@ -62,14 +68,15 @@ pub async fn serve(
 pub async fn serve_port(ctx: Ctx, port: Port, stopping: CancellationToken) -> anyhow::Result<()> {
     let Port { listener, names, enrolments, trusted_proxies } = port;
     let config = tls::config(&ctx, &names)?;
-    let connections = tls::accept(listener, config, trusted_proxies, stopping.clone());
+    let arriving = Arc::new(Semaphore::new(ARRIVING));
+    let connections = tls::accept(listener, config, trusted_proxies, Arc::clone(&arriving), stopping.clone());
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         // An agent has one stream; what opens many is no agent.
         .max_concurrent_streams(8)
         .add_service(EnrolmentServer::new(enrolment::Enrolment::new(ctx.clone(), enrolments)))
-        .add_service(AgentLinkServer::new(link::Links::new(ctx, stopping.clone())))
+        .add_service(AgentLinkServer::new(link::Links::new(ctx, arriving, stopping.clone())))
         .serve_with_incoming_shutdown(connections, stopping.cancelled_owned())
         .await
         .context("serving agents")

@@ -130,21 +130,36 @@ pub async fn by_certificate(
     }))
 }
 
-/// An agent's stream begins on a node; it replaces an older one. Answers the node that serves the older one, if there is one that is
-/// alive; `None` when there is no such PBX, or it was revoked.
+/// What a stream of a PBX found that began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The node that serves an older stream, if there is one that is alive.
+    pub older_on: Option<Uuid>,
+    /// What is written down of what its agent has in force.
+    pub written: Told,
+    /// It withheld something when it was last heard.
+    pub withheld: bool,
+    /// More than one certificate of it holds.
+    pub certificates: bool,
+}
+
+/// An agent's stream begins on a node; it replaces an older one. Answers what was there before; `None` when there is no such PBX, or it
+/// was revoked.
 pub async fn connected(
     tx: &mut TenantTx,
     pbx: PbxId,
     (link_id, node_id): (Uuid, Uuid),
     described: &Described,
     now: OffsetDateTime,
-) -> Result<Option<Option<Uuid>>, StoreError> {
-    Ok(sqlx::query_scalar!(
+) -> Result<Option<Found>, StoreError> {
+    let row = sqlx::query!(
         r#"UPDATE pbxes AS p SET link_id = $2, node_id = $3, last_seen_at = $4, agent_version = $5, hostname = $6, pbx_kind = $7,
                 pbx_version = $8, firewall = $9
          FROM (SELECT id, link_id, node_id FROM pbxes WHERE id = $1 FOR NO KEY UPDATE) AS before
          WHERE p.id = before.id AND p.revoked_at IS NULL
-         RETURNING (SELECT n.id FROM nodes n WHERE n.id = before.node_id AND before.link_id IS NOT NULL AND n.seen_at > $10) AS "node?""#,
+         RETURNING (SELECT n.id FROM nodes n WHERE n.id = before.node_id AND before.link_id IS NOT NULL AND n.seen_at > $10) AS "older_on?",
+                p.applied_revision, p.applied_digest, p.applied_ban_seq, p.last_refusal, p.withheld <> '[]' AS "withheld!",
+                (SELECT count(*) > 1 FROM pbx_certificates c WHERE c.pbx_id = p.id AND c.revoked_at IS NULL) AS "certificates!""#,
         pbx.0,
         link_id,
         node_id,
@@ -157,7 +172,21 @@ pub async fn connected(
         now - Duration::seconds(OFFLINE_AFTER_SECONDS)
     )
     .fetch_optional(tx.conn())
-    .await?)
+    .await?;
+    Ok(row.map(|row| Found {
+        older_on: row.older_on,
+        written: Told {
+            health: None,
+            // None was applied yet, or one was refused since: then it has to be written down, whatever it is.
+            policy: <[u8; 32]>::try_from(row.applied_digest)
+                .ok()
+                .filter(|_| row.last_refusal.is_empty())
+                .map(|digest| AppliedPolicy { revision: row.applied_revision, digest, took_us: None }),
+            bans: Some(AppliedBans { seq: row.applied_ban_seq, took_us: None }),
+        },
+        withheld: row.withheld,
+        certificates: row.certificates,
+    }))
 }
 
 /// An agent's stream ended; changes nothing when a newer one has begun.

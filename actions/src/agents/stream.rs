@@ -32,8 +32,8 @@ pub struct Hello {
     pub withheld: Vec<Withheld>,
 }
 
-/// An agent's stream begins; it replaces an older one of the same PBX.
-pub async fn connected(ctx: &Ctx, agent: &Agent, link_id: Uuid, hello: Hello) -> Result<(), ActError> {
+/// An agent's stream begins; it replaces an older one of the same PBX. Answers what is written down of what the agent has in force.
+pub async fn connected(ctx: &Ctx, agent: &Agent, link_id: Uuid, hello: Hello) -> Result<Told, ActError> {
     let mut act = agent.act(ctx).await?;
     act.subject(&agent.pbx_name);
     let result = connected_inner(ctx, &mut act, agent, link_id, hello).await;
@@ -46,7 +46,7 @@ async fn connected_inner(
     agent: &Agent,
     link_id: Uuid,
     hello: Hello,
-) -> Result<(), ActError> {
+) -> Result<Told, ActError> {
     let short = |text: String| -> String { text.chars().filter(|c| !c.is_control()).take(120).collect() };
     let described = Described {
         agent_version: short(hello.agent_version),
@@ -57,23 +57,27 @@ async fn connected_inner(
     };
     act.detail("connected", described.agent_version.clone());
     let now = act.now;
-    let elsewhere = store::agents::connected(&mut act.tx, agent.pbx_id, (link_id, ctx.node()), &described, now)
+    let found = store::agents::connected(&mut act.tx, agent.pbx_id, (link_id, ctx.node()), &described, now)
         .await?
         .ok_or(ActError::NotFound)?;
-    if elsewhere.is_some_and(|node| node != ctx.node()) {
+    if found.older_on.is_some_and(|node| node != ctx.node()) {
         // It ends the older stream. After a node was killed a whole fleet comes back, and nobody has to.
         act.raise_roster().await?;
     }
-    if store::agents::withheld(&mut act.tx, agent.pbx_id, &hello.withheld).await? {
+    if (found.withheld || !hello.withheld.is_empty())
+        && store::agents::withheld(&mut act.tx, agent.pbx_id, &hello.withheld).await?
+    {
         note_withheld(act, &hello.withheld);
     }
     // The one before it was kept until this one was seen to work.
-    if store::agents::revoke_certificates(&mut act.tx, agent.pbx_id, Some(&agent.fingerprint), now).await? > 0 {
+    if found.certificates
+        && store::agents::revoke_certificates(&mut act.tx, agent.pbx_id, Some(&agent.fingerprint), now).await? > 0
+    {
         act.detail("certificate", data_encoding::HEXLOWER.encode(&agent.fingerprint));
         act.raise_roster().await?;
     }
     act.publish(Topic::Pbxes);
-    Ok(())
+    Ok(found.written)
 }
 
 /// An agent's stream is ended by another one of the same PBX while its agent is there: two machines have one certificate.

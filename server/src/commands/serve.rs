@@ -8,7 +8,7 @@ use std::time::Duration;
 use actions::Ctx;
 use actions::mail::Mailer;
 use anyhow::Context as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,9 @@ const GRACE: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(3);
 /// Most connections of the metrics' listener; one source may have an eighth of them.
 const SCRAPERS: usize = 64;
+/// So many connections wait to be accepted, if the system lets them (`net.core.somaxconn`): of a fleet that comes back, who finds no room
+/// tries again, and costs more than who waits.
+const WAITING: u32 = 4096;
 
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     descriptors::raise_limit();
@@ -39,10 +42,10 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!("No mail server is configured (mail.smtp_url): nobody can sign up or set a new password");
     }
     // Bound before anything is started: a port that is taken is said at once.
-    let pages = bind(config.http.listen, "http.listen").await?;
-    let agents = bind(config.agents.listen, "agents.listen").await?;
+    let pages = bind(config.http.listen, "http.listen")?;
+    let agents = bind(config.agents.listen, "agents.listen")?;
     let metrics = match config.metrics.listen {
-        Some(listen) => Some(bind(listen, "metrics.listen").await?),
+        Some(listen) => Some(bind(listen, "metrics.listen")?),
         None => None,
     };
     let stopping = CancellationToken::new();
@@ -170,8 +173,14 @@ fn server_names(config: &Config) -> Vec<String> {
     names
 }
 
-async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("listening on {address} ({setting})"))
+fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    let listening = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(WAITING)
+    };
+    listening().with_context(|| format!("listening on {address} ({setting})"))
 }
 
 fn stop_on_signals(stopping: &CancellationToken) -> anyhow::Result<()> {

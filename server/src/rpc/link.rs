@@ -1,8 +1,7 @@
 //! `AgentLink`: the one long stream of an agent, and the task that serves it.
 
-use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actions::agents::{self, Agent, AppliedBans, AppliedPolicy, Health, Told};
@@ -18,7 +17,7 @@ use policy::sync::credible;
 use proto::LEAVING;
 use proto::convert::{FromAgent, FromServer, Hello, ReportAck, Welcome};
 use proto::pb;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +26,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::outbox::Outbox;
+use super::paces::Paces;
 use super::roll::{End, News, Place, Roll};
 use super::status;
 use crate::counted::{Counted, Held};
@@ -62,13 +62,14 @@ pub(super) struct Links {
     roll: Roll,
     streams: Counted<PbxId>,
     paces: Paces,
+    arriving: Arc<Semaphore>,
     stopping: CancellationToken,
 }
 
 impl Links {
-    pub(super) fn new(ctx: Ctx, stopping: CancellationToken) -> Self {
+    pub(super) fn new(ctx: Ctx, arriving: Arc<Semaphore>, stopping: CancellationToken) -> Self {
         let roll = Roll::new(ctx.clone(), stopping.clone());
-        Self { roll, streams: Counted::new(STREAMS), paces: Paces::default(), ctx, stopping }
+        Self { roll, streams: Counted::new(STREAMS), paces: Paces::default(), arriving, ctx, stopping }
     }
 }
 
@@ -81,7 +82,10 @@ impl pb::agent_link_server::AgentLink for Links {
             request.peer_certs().ok_or_else(|| Status::unauthenticated("this call needs the certificate of a PBX"))?;
         let certificate =
             certificates.first().ok_or_else(|| Status::unauthenticated("this call needs the certificate of a PBX"))?;
-        let agent = agents::identify(&self.ctx, certificate).await.map_err(status)?;
+        let agent = {
+            let _arriving = self.arriving.acquire().await;
+            agents::identify(&self.ctx, certificate).await.map_err(status)?
+        };
         let held = self.streams.take(agent.pbx_id);
         let held = held.ok_or_else(|| Status::resource_exhausted("this PBX has too many streams"))?;
         let (out, stream) = mpsc::channel(IN_FLIGHT);
@@ -95,33 +99,12 @@ impl pb::agent_link_server::AgentLink for Links {
             storing: FuturesUnordered::new(),
             read_from: self.paces.take(agent_id).unwrap_or_else(Instant::now),
             paces: self.paces.clone(),
+            arriving: Arc::clone(&self.arriving),
             _held: held,
             stopping: self.stopping.clone(),
         };
         tokio::spawn(link.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(stream)))
-    }
-}
-
-/// From when on the next stream of a PBX is read: making one anew is no way around the pace.
-#[derive(Debug, Clone, Default)]
-struct Paces(Arc<Mutex<HashMap<PbxId, Instant>>>);
-
-impl Paces {
-    fn take(&self, pbx: PbxId) -> Option<Instant> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&pbx)
-    }
-
-    fn keep(&self, pbx: PbxId, until: Instant) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Now and then, so that a fleet that leaves at once doesn't look through itself for each.
-        if kept.len() == kept.capacity() {
-            kept.retain(|_, until| *until > Instant::now());
-        }
-        let until = kept.get(&pbx).map_or(until, |before| until.max(*before));
-        if until > Instant::now() {
-            kept.insert(pbx, until);
-        }
     }
 }
 
@@ -141,6 +124,7 @@ struct Link {
     /// From when on the next message of the agent is read.
     read_from: Instant,
     paces: Paces,
+    arriving: Arc<Semaphore>,
     _held: Held<PbxId>,
     stopping: CancellationToken,
 }
@@ -188,11 +172,14 @@ impl Link {
             return Err(Status::failed_precondition("the first message must be hello"));
         };
         let hello = agents::Hello { agent_version, hostname, pbx_kind, pbx_version, firewall, withheld };
-        agents::connected(&self.ctx, &self.agent, self.id, hello).await.map_err(status)?;
+        let written = {
+            let _arriving = self.arriving.acquire().await;
+            agents::connected(&self.ctx, &self.agent, self.id, hello).await.map_err(status)?
+        };
         tracing::info!(tenant.id = %self.agent.tenant_id, pbx.id = %self.agent.pbx_id, "An agent connected");
         metrics::counter!(STREAMS_OPENED.name).increment(1);
         // Not sooner: until then another stream was the PBX's.
-        let place = self.roll.enter(&self.agent, self.id);
+        let place = self.roll.enter(&self.agent, self.id, written);
         // So that the portal does not show an agent as behind that has it all.
         if let Some((revision, digest)) = policy {
             self.policy_applied(&place, revision, digest, None).await?;

@@ -14,8 +14,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::connections::{Connections, Most, Place};
 
-/// Nobody is sent away sooner than this: two round trips to the other side of the world, and a machine that is busy.
-const TIME: Duration = Duration::from_millis(500);
+/// Nobody is sent away sooner than this: two round trips to the other side of the world, and a machine that is as busy as a fleet that
+/// comes back makes it.
+const TIME: Duration = Duration::from_secs(1);
 
 /// The newcomers of a port.
 #[derive(Debug)]

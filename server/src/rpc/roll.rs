@@ -89,15 +89,15 @@ impl Roll {
         roll
     }
 
-    /// Puts a stream on the roll; an older one of the same PBX ends.
-    pub(super) fn enter(&self, agent: &Agent, id: Uuid) -> Place {
+    /// Puts a stream on the roll, with what is written down of what its agent has in force; an older one of the same PBX ends.
+    pub(super) fn enter(&self, agent: &Agent, id: Uuid, written: Told) -> Place {
         let mut tenants = locked(&self.tenants);
         let tenant = tenants.entry(agent.tenant_id).or_insert_with(|| {
             let tenant = Arc::new(Tenant::new(agent.tenant_id, Arc::clone(&self.storing)));
             tokio::spawn(self.clone().keep(Arc::clone(&tenant)));
             tenant
         });
-        let news = tenant.enter(agent, id);
+        let news = tenant.enter(agent, id, written);
         metrics::gauge!(AGENTS.name).increment(1);
         Place { tenant: Arc::clone(tenant), id, news }
     }

@@ -16,9 +16,9 @@ use ipnet::IpNet;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -33,7 +33,7 @@ use crate::descriptors;
 
 /// Handshakes under way, and connections without a certificate. Of many PBXes behind one address that come back at once
 /// the others try again a little later.
-const NEWCOMERS: Most = Most { source: 8, site: 32, all: 256 };
+const NEWCOMERS: Most = Most { source: 8, site: 32, all: 128 };
 /// Connections of one source at a time, newcomers included: PBXes behind one address.
 const PER_SOURCE: usize = 64;
 /// Connections of one IPv6 /48 at a time.
@@ -69,11 +69,14 @@ pub(super) fn config(ctx: &Ctx, names: &[String]) -> anyhow::Result<Arc<ServerCo
     Ok(Arc::new(config))
 }
 
-/// Connections whose handshake has succeeded.
+/// Connections whose handshake has succeeded. Nobody is let in while others, who have come before, wait for `arriving`: of a fleet that
+/// comes back, those who are inside get through, and the others wait at the door, where it costs nothing. Let in all at once, most would
+/// lose patience half-way, and come again.
 pub(super) fn accept(
     listener: TcpListener,
     config: Arc<ServerConfig>,
     trusted_proxies: Vec<IpNet>,
+    arriving: Arc<Semaphore>,
     stopping: CancellationToken,
 ) -> impl Stream<Item = io::Result<AgentStream>> + use<> {
     let (sender, receiver) = mpsc::channel(16);
@@ -83,6 +86,7 @@ pub(super) fn accept(
         connections: Connections::new(Most { source: PER_SOURCE, site: PER_SITE, all: descriptors::of_agents() }, &[]),
         trusted_proxies,
         unnamed: Counted::new(UNNAMED),
+        arriving,
         inside: sender,
     });
     tokio::spawn(async move {
@@ -113,6 +117,8 @@ struct Door {
     trusted_proxies: Vec<IpNet>,
     /// Connections of load balancers that have not said yet whose they are.
     unnamed: Counted<()>,
+    /// Whom the database is asked about at the moment.
+    arriving: Arc<Semaphore>,
     inside: mpsc::Sender<io::Result<AgentStream>>,
 }
 
@@ -138,6 +144,8 @@ impl Door {
     }
 
     async fn let_in(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        // Its turn is all that is wanted: it comes after theirs. Nobody closes it.
+        drop(self.arriving.acquire().await);
         let Some(place) = self.connections.admit(peer.ip()) else {
             tracing::debug!(%peer, "no connection is left for this source");
             return;
@@ -158,8 +166,15 @@ impl Door {
 async fn shake_hands(acceptor: &TlsAcceptor, stream: TcpStream, newcomer: &Newcomer) -> Option<TlsStream<TcpStream>> {
     // Small messages must not wait for each other.
     let _ = stream.set_nodelay(true);
+    let shake = async {
+        // Who waited too long at the door has gone, and left a hello that is not worth an answer.
+        if stream.ready(Interest::READABLE).await?.is_read_closed() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        acceptor.accept(stream).await
+    };
     let shaken = tokio::select! {
-        shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)) => shaken,
+        shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shake) => shaken,
         () = newcomer.sent_away() => {
             tracing::debug!("a TLS handshake had to go for a newer one");
             return None;

@@ -79,7 +79,7 @@ async fn states() {
     let described = store::agents::Described { agent_version: "0.1.0".to_owned(), ..Default::default() };
     let (first, second, node) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
     let connected = store::agents::connected(&mut tx, id, (first, node), &described, NOW).await.unwrap();
-    assert_eq!(connected, Some(None));
+    assert_eq!(connected.unwrap().older_on, None);
     assert_eq!(pbx(&mut tx, NOW).await.state, PbxState::Offline, "nothing is known of the node");
     tx.commit().await.unwrap();
     store::nodes::beat(&world.db.store, node, NOW).await.unwrap();
@@ -104,9 +104,9 @@ async fn states() {
     // A newer stream takes over, and the end of the older one changes nothing.
     let late = later + Duration::seconds(OFFLINE_AFTER_SECONDS);
     let connected = store::agents::connected(&mut tx, id, (first, node), &described, late).await.unwrap();
-    assert_eq!(connected, Some(None), "its node is dead");
+    assert_eq!(connected.unwrap().older_on, None, "its node is dead");
     let connected = store::agents::connected(&mut tx, id, (second, node), &described, NOW).await.unwrap();
-    assert_eq!(connected, Some(Some(node)));
+    assert_eq!(connected.unwrap().older_on, Some(node));
     assert_eq!(store::agents::told(&mut tx, &[(id, first, told)]).await.unwrap(), 0);
     assert!(!store::agents::disconnected(&mut tx, id, first, later).await.unwrap());
     assert_eq!(pbx(&mut tx, later).await.state, PbxState::Online);

@@ -73,7 +73,7 @@ impl Tenant {
         locked(&self.links).is_empty()
     }
 
-    pub(super) fn enter(&self, agent: &Agent, id: Uuid) -> watch::Receiver<News> {
+    pub(super) fn enter(&self, agent: &Agent, id: Uuid, written: Told) -> watch::Receiver<News> {
         let (news, told) = watch::channel(News::default());
         let linked = Linked {
             pbx: agent.pbx_id,
@@ -81,7 +81,7 @@ impl Tenant {
             entered: Instant::now(),
             news,
             told: Told::default(),
-            written: Told::default(),
+            written,
         };
         let mut links = locked(&self.links);
         for older in links.values().filter(|older| older.pbx == agent.pbx_id) {
@@ -145,11 +145,18 @@ impl Tenant {
         if before == Some(marks) {
             return;
         }
-        // A hint that came in time has led to the same; this is cheap, and it may have been lost.
-        if before.is_none_or(|before| before.policy_revision != marks.policy_revision) {
+        // A hint that came in time has led to the same, unless it was lost. Who says himself that he is up to date needs none: a fleet that
+        // comes back with all that it had isn't read everything once more.
+        let behind = |told: fn(&Told) -> Option<i64>, newest| {
+            locked(&self.links).values().any(|linked| told(&linked.told) != Some(newest))
+        };
+        let (policy, bans) = (marks.policy_revision, marks.ban_seq);
+        if before.is_none_or(|before| before.policy_revision != policy)
+            && behind(|told| told.policy.map(|policy| policy.revision), policy)
+        {
             self.hint(Topic::Policy);
         }
-        if before.is_none_or(|before| before.ban_seq != marks.ban_seq) {
+        if before.is_none_or(|before| before.ban_seq != bans) && behind(|told| told.bans.map(|bans| bans.seq), bans) {
             self.hint(Topic::Bans);
         }
         if before.is_none_or(|before| before.roster != marks.roster) {
@@ -203,11 +210,10 @@ impl Tenant {
     pub(super) async fn write(&self, ctx: &Ctx) {
         let news: Vec<(PbxId, Uuid, Told)> = locked(&self.links)
             .iter_mut()
-            .filter(|(_, linked)| linked.told != linked.written)
-            .map(|(id, linked)| {
+            .filter_map(|(id, linked)| {
                 let news = newer(linked.told, linked.written);
                 linked.written = linked.told;
-                (linked.pbx, *id, news)
+                (news != Told::default()).then_some((linked.pbx, *id, news))
             })
             .collect();
         if news.is_empty() {
