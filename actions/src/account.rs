@@ -13,7 +13,7 @@ use crate::bus::{self, Topic};
 use crate::caller::{Login, Visitor};
 use crate::ctx::{Ctx, INSTALLATION};
 use crate::error::ActError;
-use crate::{guesses, tokens, totp};
+use crate::{guesses, login_guard, tokens, totp};
 
 /// What a wrong e-mail address and a wrong password are both told.
 const WRONG: &str = "E-mail address or password is wrong. Check both, or set a new password.";
@@ -57,25 +57,31 @@ pub async fn password_strength(ctx: &Ctx, password: &str, words: &[String]) -> R
 }
 
 /// Checks e-mail address and password; the second factor is still to come. A wrong address takes as long as a wrong password,
-/// though the log of a known one takes longer to write.
-pub async fn log_in(ctx: &Ctx, visitor: &Visitor, email: &str, password: &str) -> Result<Login, ActError> {
+/// though the log of a known one takes longer to write. `pass` is the token of the link that is mailed to who has to wait.
+pub async fn log_in(
+    ctx: &Ctx,
+    visitor: &Visitor,
+    email: &str,
+    password: &str,
+    pass: Option<&str>,
+) -> Result<Login, ActError> {
     let email = people::parse_email(email).map_err(|message| ActError::field("email", message))?;
-    let subject = guesses::password(&email, visitor.address);
-    guesses::begin(ctx, &subject).await?;
     let begun = Instant::now();
     let mut tx = ctx.store().platform().await?;
     let user = store::people::by_email(&mut tx, &email).await?;
     tx.commit().await?;
+    let made = login_guard::begin(ctx, &email, user.as_ref(), visitor.address, pass).await?;
     let right = ctx.passwords().verify(password, user.as_ref().map(|user| user.password_hash.as_str())).await?;
     match user {
         Some(user) if right => {
-            guesses::right(ctx, &subject).await?;
+            login_guard::right(ctx, &made).await?;
             let stage = if user.totp.is_some() { Stage::NeedsCode } else { Stage::NeedsTotpSetup };
             let login = Login { user_id: user.id, stage, tenant_id: None, setup: None };
             audit_login(ctx, visitor, Some(&user), &email, Operation::LogIn, Ok(login)).await
         }
         user => {
             let error = ActError::field("password", WRONG);
+            login_guard::wrong(ctx, &made, visitor.address);
             let refused = audit_login(ctx, visitor, user.as_ref(), &email, Operation::LogIn, Err(error)).await;
             sleep_until(begun + EVEN).await;
             refused

@@ -35,7 +35,7 @@ pub(crate) async fn add(act: &mut Act<'_>, bans: &[NewBan], by: &str) -> Result<
     store::blocked_ips::insert(&mut act.tx, bans, &replaced, by, act.now).await?;
     let changes: Vec<BanChange> = bans.iter().map(|ban| BanChange::Add(ban.entry)).collect();
     store::ban_set::append(&mut act.tx, &set, &changes, digest).await?;
-    for source in [BanSource::Detection, BanSource::Manual] {
+    for source in BanSource::ALL {
         act.count(&BANS_STORED, source.as_str(), bans.iter().filter(|ban| ban.source == source).count());
     }
     publish(act);

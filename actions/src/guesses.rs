@@ -1,9 +1,6 @@
 //! Guessing slowed down: after a few failures at one subject each further try has to wait longer.
 
-use std::net::IpAddr;
-
 use policy::ids::{TenantId, UserId};
-use policy::net::source_key;
 use store::PlatformTx;
 use time::{Duration, OffsetDateTime};
 
@@ -21,10 +18,8 @@ struct Limit {
     most_seconds: i64,
 }
 
-/// For passwords from one source: slow for who guesses, never long for the owner who mistypes.
-const PASSWORD: Limit = Limit { free: 8, first_seconds: 1, most_seconds: 15 };
-/// For passwords from wherever. One source that guesses as fast as [`PASSWORD`] lets it takes one second in fifteen of these;
-/// the others stay for the owner, who must not be kept out by anybody who knows her e-mail address.
+/// For passwords of one account from wherever; [`crate::login_guard`] slows each source down. Few of these seconds are taken by any of
+/// them, the others stay for the owner, who must not be kept out by anybody who knows her e-mail address.
 const PASSWORD_FROM_ANYWHERE: Limit = Limit { free: 100, first_seconds: 1, most_seconds: 1 };
 /// For six-digit codes: 5 tries, then at most about four in an hour, from wherever: there are few codes. Who makes the owner
 /// wait here knows her password; a new one ends that.
@@ -52,12 +47,9 @@ const FORGET: Duration = Duration::hours(6);
 #[derive(Debug, Clone)]
 pub(crate) struct Subject(Vec<(String, Limit)>);
 
-/// The password of an e-mail address, tried from an address.
-pub(crate) fn password(email: &str, from: IpAddr) -> Subject {
-    Subject(vec![
-        (format!("password {email} from {}", source_key(from)), PASSWORD),
-        (format!("password {email}"), PASSWORD_FROM_ANYWHERE),
-    ])
+/// The password of an e-mail address, tried from wherever.
+pub(crate) fn password_from_anywhere(email: &str) -> Subject {
+    Subject(vec![(format!("password {email}"), PASSWORD_FROM_ANYWHERE)])
 }
 
 /// An invitation of a tenant to an e-mail address.

@@ -20,6 +20,7 @@ mod error;
 mod guesses;
 pub mod invitations;
 pub mod jobs;
+mod login_guard;
 pub mod mail;
 pub mod overview;
 pub mod password_reset;

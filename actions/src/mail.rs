@@ -46,6 +46,17 @@ pub(crate) async fn reset(tx: &mut PlatformTx, ctx: &Ctx, email: &str, token: &s
     Ok(store::mails::insert(tx, email, "Set a new password", &body, ctx.now()).await?)
 }
 
+pub(crate) async fn login_pass(tx: &mut PlatformTx, ctx: &Ctx, email: &str, token: &str) -> Result<(), ActError> {
+    let url = &ctx.settings().public_url;
+    let body = format!(
+        "Somebody, perhaps you, has typed wrong passwords for your Ringfence account, so that further tries have to wait.\n\n\
+         Log in without waiting, within one hour:\n{url}/login?pass={token}\n\n\
+         If it wasn't you, your account is being guessed at. It is safe as long as your password is yours alone: nobody gets in without \
+         your second factor, and who guesses gets slower with each try.\n"
+    );
+    Ok(store::mails::insert(tx, email, "Wrong passwords for your account", &body, ctx.now()).await?)
+}
+
 pub(crate) async fn invitation(
     tx: &mut PlatformTx,
     ctx: &Ctx,

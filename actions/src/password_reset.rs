@@ -7,7 +7,7 @@ use time::Duration;
 use crate::caller::Visitor;
 use crate::ctx::Ctx;
 use crate::error::ActError;
-use crate::{account, guesses, mail, sessions, tokens};
+use crate::{account, guesses, login_guard, mail, sessions, tokens};
 
 const LINK_HOURS: i64 = 1;
 
@@ -59,9 +59,8 @@ pub async fn reset(ctx: &Ctx, visitor: &Visitor, token: &str, password: &str) ->
     store::people::set_password(&mut tx, user.id, &hash).await?;
     store::people::delete_resets(&mut tx, user.id).await?;
     store::sessions::delete_of_user(&mut tx, user.id, ctx.now()).await?;
-    for subject in [guesses::password(&user.email, visitor.address), guesses::code(user.id)] {
-        guesses::forget(&mut tx, &subject).await?;
-    }
+    login_guard::forget_person(&mut tx, &user.email, visitor.address).await?;
+    guesses::forget(&mut tx, &guesses::code(user.id)).await?;
     mail::password_changed(&mut tx, ctx, &user.email).await?;
     tx.commit().await?;
     sessions::tell_everywhere(ctx, user.id).await?;

@@ -16,7 +16,7 @@ use crate::act::{Act, Actor};
 use crate::caller::{Login, Visitor};
 use crate::ctx::Ctx;
 use crate::error::ActError;
-use crate::{account, guesses, mail, tokens};
+use crate::{account, guesses, login_guard, mail, tokens};
 
 const LINK_HOURS: i64 = 24;
 const NOT_THE_PASSWORD: &str = "This is not the password that was chosen at sign-up. If it was not you who signed up, \
@@ -96,11 +96,11 @@ pub async fn verify(ctx: &Ctx, visitor: &Visitor, token: &str, password: &str) -
 }
 
 async fn check_password(ctx: &Ctx, visitor: &Visitor, sign_up: &SignUp, password: &str) -> Result<(), ActError> {
-    let subject = guesses::password(&sign_up.email, visitor.address);
-    guesses::begin(ctx, &subject).await?;
+    let made = login_guard::begin(ctx, &sign_up.email, None, visitor.address, None).await?;
     if ctx.passwords().verify(password, Some(&sign_up.password_hash)).await? {
-        guesses::right(ctx, &subject).await
+        login_guard::right(ctx, &made).await
     } else {
+        login_guard::wrong(ctx, &made, visitor.address);
         Err(ActError::field("password", NOT_THE_PASSWORD))
     }
 }

@@ -21,24 +21,26 @@ pub enum BanSource {
     Detection,
     /// An administrator.
     Manual,
+    /// Somebody attacked the portal's own login.
+    Portal,
 }
 
 impl BanSource {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Detection, Self::Manual, Self::Portal];
+
     /// The stable name used in the database and in CSV.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Detection => "detection",
             Self::Manual => "manual",
+            Self::Portal => "portal",
         }
     }
 
     /// The source of a stable name.
     pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "detection" => Some(Self::Detection),
-            "manual" => Some(Self::Manual),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|source| source.as_str() == name)
     }
 }
 
@@ -265,7 +267,7 @@ mod tests {
 
     #[test]
     fn sources_lead_back() {
-        for source in [BanSource::Detection, BanSource::Manual] {
+        for source in BanSource::ALL {
             assert_eq!(BanSource::from_name(source.as_str()), Some(source));
         }
         assert_eq!(BanSource::from_name("Manual"), None);

@@ -89,7 +89,7 @@ metrics! {
     BAN_DELTAS = Counter Count "ringfence_ban_deltas_sent_total" [] "Messages with numbered changes of the set of bans.";
     BAN_SNAPSHOTS = Counter Count "ringfence_ban_snapshots_sent_total" [] "Whole sets of bans sent to agents.";
     RESYNCS = Counter Count "ringfence_ban_resyncs_total" [] "Times that an agent asked for the whole set, or held another than it was sent.";
-    BANS_STORED = Counter Count "ringfence_bans_stored_total" ["source"] "Bans kept in the database, by detection or by people.";
+    BANS_STORED = Counter Count "ringfence_bans_stored_total" ["source"] "Bans kept in the database, by detection, by people, or for attacks on the portal.";
     BATCHES = Counter Count "ringfence_report_batches_total" ["outcome"] "Batches of reports: stored, or known already.";
     REPORT_SECONDS = Histogram Seconds "ringfence_report_seconds" [] "How long storing a batch of reports took.";
     HINTS = Counter Count "ringfence_hints_received_total" [] "Hints of other nodes that something changed.";

@@ -11,6 +11,7 @@ pub mod ban_set;
 pub mod blocked_ips;
 pub mod invitations;
 pub mod jobs;
+pub mod login_failures;
 pub mod mails;
 pub mod members;
 pub mod nodes;

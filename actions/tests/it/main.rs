@@ -10,6 +10,7 @@ mod blocked_ips;
 mod hints;
 mod jobs;
 mod login;
+mod login_guard;
 mod pbxes;
 mod people;
 mod permissions;

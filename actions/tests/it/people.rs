@@ -180,7 +180,7 @@ async fn who_is_suspended_or_removed_is_out_and_comes_back_only_when_let_in() {
     people::suspend(ctx, &owner, auditor.user_id).await.unwrap();
     assert!(matches!(portal.caller(&login).await, Err(ActError::SignedOut)));
     refused(people::suspend(ctx, &owner, auditor.user_id).await);
-    actions::account::log_in(ctx, &visitor(None), NEW, PASSWORD).await.unwrap();
+    actions::account::log_in(ctx, &visitor(None), NEW, PASSWORD, None).await.unwrap();
     let row = portal.assert_audited(&owner, "account/log_in", Outcome::Done).await;
     assert_eq!(row.subject, NEW, "the tenant that suspended her hears that she tries");
     refused(people::transfer_ownership(ctx, &owner, auditor.user_id).await);
@@ -237,7 +237,7 @@ async fn who_has_no_tenant_left_is_told() {
     let person = Person::set_up(&portal, NEW, login).await;
     people::remove(&portal.ctx, &owner, person.login.user_id).await.unwrap();
     portal.advance(Duration::minutes(2));
-    let login = actions::account::log_in(&portal.ctx, &visitor(None), NEW, PASSWORD).await.unwrap();
+    let login = actions::account::log_in(&portal.ctx, &visitor(None), NEW, PASSWORD, None).await.unwrap();
     let code = person.code(&portal);
     let told = refused(actions::account::log_in_code(&portal.ctx, &visitor(Some(login)), &code).await);
     assert!(told.contains("no access to any organisation"), "{told}");
@@ -253,7 +253,7 @@ async fn who_was_removed_is_invited_again_and_comes_back_with_her_account() {
     people::remove(&portal.ctx, &owner, person.login.user_id).await.unwrap();
     let again = portal.invited(&owner, NEW, Role::SecurityOperator).await;
     portal.advance(Duration::minutes(2));
-    let login = actions::account::log_in(&portal.ctx, &visitor(None), NEW, PASSWORD).await.unwrap();
+    let login = actions::account::log_in(&portal.ctx, &visitor(None), NEW, PASSWORD, None).await.unwrap();
     let code = person.code(&portal);
     let login = actions::account::log_in_code(&portal.ctx, &visitor(Some(login)), &code).await.unwrap();
     assert_eq!((login.stage, login.tenant_id), (Stage::SignedIn, None), "nothing is open to her but the invitation");
@@ -272,7 +272,7 @@ async fn who_is_removed_before_her_second_factor_keeps_none_of_it() {
     people::remove(&portal.ctx, &owner, login.user_id).await.unwrap();
     let code = crate::portal::code_at(&setup.key, portal.ctx.now().unix_timestamp());
     refused(actions::totp::confirm(&portal.ctx, &visitor(Some(login)), &code).await);
-    let again = actions::account::log_in(&portal.ctx, &visitor(None), NEW, PASSWORD).await.unwrap();
+    let again = actions::account::log_in(&portal.ctx, &visitor(None), NEW, PASSWORD, None).await.unwrap();
     assert_eq!(again.stage, Stage::NeedsTotpSetup, "nothing was kept that she has never seen");
 }
 

@@ -60,9 +60,14 @@ impl Portal {
 
     /// The token of the newest mail to somebody.
     pub(crate) async fn mailed_token(&self, to: &str) -> String {
+        self.mailed(to, "?token=").await.unwrap()
+    }
+
+    /// What follows these words in the newest mail to somebody that has them.
+    pub(crate) async fn mailed(&self, to: &str, words: &str) -> Option<String> {
         let mails = store::mails::newest(self.ctx.store(), 50).await.unwrap();
-        let mail = mails.into_iter().find(|mail| mail.recipient == to && mail.body.contains("?token=")).unwrap();
-        mail.body.split("?token=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned()
+        let mail = mails.into_iter().find(|mail| mail.recipient == to && mail.body.contains(words))?;
+        mail.body.split(words).nth(1)?.split_whitespace().next().map(str::to_owned)
     }
 
     /// Signs somebody up and verifies; the second factor is still to come.

@@ -37,8 +37,8 @@ pub(crate) fn LoginPage() -> impl IntoView {
     let query = use_query_map();
     let submit = move |event: web_sys::SubmitEvent| {
         event.prevent_default();
-        let next = query.peek(|query| query.get("next"));
-        let call = move |_| api::log_in(email.get_untracked(), password.get_untracked());
+        let (next, pass) = query.peek(|query| (query.get("next"), query.get("pass")));
+        let call = move |_| api::log_in(email.get_untracked(), password.get_untracked(), pass.clone());
         form.send("", call, move |stage| go_on(stage, next.clone()));
     };
     view! {

@@ -267,7 +267,12 @@ fn use_prefill(dialog: RwSignal<bool>, place: Place) -> RwSignal<String> {
 #[component]
 fn Filters(place: Place, pbxes: Vec<Pbx>) -> impl IntoView {
     let option = |value: &str, label: &str| (value.to_owned(), label.to_owned());
-    let sources = vec![option("", "Any source"), option("detection", "Detected"), option("manual", "By hand")];
+    let sources = vec![
+        option("", "Any source"),
+        option("detection", "Detected"),
+        option("manual", "By hand"),
+        option("portal", "Portal login"),
+    ];
     let has_pbxes = !pbxes.is_empty();
     let mut names = vec![option("", "Any PBX")];
     names.extend(pbxes.into_iter().map(|pbx| (pbx.id.to_string(), pbx.name)));

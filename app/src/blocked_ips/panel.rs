@@ -77,6 +77,7 @@ fn Shown(details: BlockedIpDetails, unblocking: Unblocking) -> impl IntoView {
         BanSource::Detection => {
             format!("Detected by {}", ban.pbx_name.clone().unwrap_or_else(|| "a PBX that was removed".to_owned()))
         }
+        BanSource::Portal => "By attacks on the login of this portal".to_owned(),
         BanSource::Manual => format!("By hand, {}", ban.blocked_by.clone().unwrap_or_default()),
     };
     let (title, reason) = (net::display(&ban.net), why(&ban));

@@ -104,7 +104,7 @@ pub(crate) fn why(ban: &BlockedIp) -> String {
     match (ban.source, &ban.blocked_by) {
         (BanSource::Manual, Some(by)) if ban.reason.is_empty() => format!("by {by}"),
         (BanSource::Manual, Some(by)) => format!("{} (by {by})", ban.reason),
-        (BanSource::Manual | BanSource::Detection, _) if ban.reason.is_empty() => "no reason given".to_owned(),
-        (BanSource::Manual | BanSource::Detection, _) => ban.reason.clone(),
+        _ if ban.reason.is_empty() => "no reason given".to_owned(),
+        _ => ban.reason.clone(),
     }
 }

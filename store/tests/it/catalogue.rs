@@ -7,7 +7,7 @@ use store::testing::TestDb;
 use crate::world::connect;
 
 /// Tables that belong to no tenant, and why.
-const WITHOUT_TENANT: [(&str, &str); 11] = [
+const WITHOUT_TENANT: [(&str, &str); 13] = [
     ("tenants", "is the tenant; its id is compared"),
     ("platform_secrets", "secrets of the installation, sealed with the master key"),
     ("slugs", "short names are public"),
@@ -17,6 +17,8 @@ const WITHOUT_TENANT: [(&str, &str); 11] = [
     ("sign_ups", "before there is a tenant"),
     ("password_resets", "a person's"),
     ("guesses", "before it is known who somebody is"),
+    ("login_failures", "before it is known who somebody is"),
+    ("login_passes", "a person's"),
     ("mails", "to a person"),
     ("nodes", "the installation's: which of its servers are alive"),
 ];
