@@ -81,7 +81,7 @@ pub async fn log_in(
         }
         user => {
             let error = ActError::field("password", WRONG);
-            login_guard::wrong(ctx, &made, visitor.address);
+            login_guard::wrong(ctx, made, visitor.address);
             let refused = audit_login(ctx, visitor, user.as_ref(), &email, Operation::LogIn, Err(error)).await;
             sleep_until(begun + EVEN).await;
             refused

@@ -68,9 +68,10 @@ fn step(ladder: &[(i64, Duration)], count: i64) -> Duration {
 
 /// Until when a source has to wait that has tried like this.
 fn until(tried: &Tried) -> Option<OffsetDateTime> {
-    let source = step(OF_A_SOURCE, tried.everywhere).max(step(ACCOUNTS, tried.accounts));
     let here = tried.here_at.map(|at| at + step(AT_AN_ACCOUNT, tried.here));
-    here.max(tried.everywhere_at.map(|at| at + source))
+    let everywhere = tried.everywhere_at.map(|at| at + step(OF_A_SOURCE, tried.everywhere));
+    let accounts = tried.accounts_at.map(|at| at + step(ACCOUNTS, tried.accounts));
+    here.max(everywhere).max(accounts)
 }
 
 fn account_of(email: &str) -> Vec<u8> {
@@ -78,7 +79,8 @@ fn account_of(email: &str) -> Vec<u8> {
 }
 
 /// Counts a try as a failure before it is made, or refuses it while the source, or the account, has to wait. In this order, so that a
-/// hundred tries at once are a hundred tries. A refused try counts nowhere. `pass` takes its owner past every wait.
+/// hundred tries at once are a hundred tries. A refused try is no failure; but who goes on, account by account, while he has to wait, is known
+/// for what he is. `pass` takes its owner past every wait.
 pub(crate) async fn begin(
     ctx: &Ctx,
     email: &str,
@@ -109,7 +111,15 @@ pub(crate) async fn begin(
         _ => guesses::begin_in(&mut tx, now, &everywhere).await.err().map(|error| (error, true)),
     };
     if let Some((error, offered)) = refused {
-        tx.rollback().await?;
+        let goes_on =
+            step(OF_A_SOURCE, tried.everywhere) > Duration::ZERO && step(ACCOUNTS, tried.accounts) == Duration::ZERO;
+        if goes_on && login_failures::note(&mut tx, &source, &account, user, now).await? {
+            tx.commit().await?;
+            tried.accounts += 1;
+            attacks(ctx, source, from, &tried);
+        } else {
+            tx.rollback().await?;
+        }
         if let Some(user) = user.filter(|_| offered) {
             offer_pass(ctx, email, user);
         }
@@ -145,10 +155,15 @@ pub(crate) async fn forget_person(tx: &mut PlatformTx, email: &str, from: IpAddr
     guesses::forget(tx, &guesses::password_from_anywhere(email)).await
 }
 
-/// The try was wrong: a source that has come to the end of a ladder is blocked at the PBXes of all whom it tried. Beside the answer, which
-/// takes as long as any other.
-pub(crate) fn wrong(ctx: &Ctx, made: &Try, from: IpAddr) {
-    let Tried { everywhere, accounts, .. } = made.tried;
+/// The try was wrong.
+pub(crate) fn wrong(ctx: &Ctx, made: Try, from: IpAddr) {
+    attacks(ctx, made.source, from, &made.tried);
+}
+
+/// A source that has come to the end of a ladder is blocked at the PBXes of all whom it tried. Beside the answer, which takes as long as
+/// any other.
+fn attacks(ctx: &Ctx, source: String, from: IpAddr, tried: &Tried) {
+    let Tried { everywhere, accounts, .. } = *tried;
     let reason = if step(ACCOUNTS, accounts) == Duration::DAY {
         format!("{accounts} accounts tried at the portal's login")
     } else if step(OF_A_SOURCE, everywhere) == Duration::DAY {
@@ -156,7 +171,7 @@ pub(crate) fn wrong(ctx: &Ctx, made: &Try, from: IpAddr) {
     } else {
         return;
     };
-    let (ctx, source) = (ctx.clone(), made.source.clone());
+    let ctx = ctx.clone();
     tokio::spawn(async move {
         if let Err(error) = block(&ctx, &source, from, &reason).await {
             tracing::error!(source, error = %chain(&error), "blocking who attacks the login");
@@ -248,10 +263,11 @@ mod tests {
 
     #[test]
     fn the_waits() {
-        let at = OffsetDateTime::UNIX_EPOCH;
+        let begun = OffsetDateTime::UNIX_EPOCH;
         let wait = |here, everywhere, accounts| {
-            let tried = Tried { here, here_at: Some(at), everywhere, everywhere_at: Some(at), accounts };
-            until(&tried).unwrap() - at
+            let at = Some(begun);
+            let tried = Tried { here, here_at: at, everywhere, everywhere_at: at, accounts, accounts_at: at };
+            until(&tried).unwrap() - begun
         };
         let owner: Vec<i64> = (0..7).map(|failures| wait(failures, failures, 1).whole_seconds()).collect();
         assert_eq!(owner, [0, 0, 0, 0, 1, 3, 5], "who mistypes");

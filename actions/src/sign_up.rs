@@ -100,7 +100,7 @@ async fn check_password(ctx: &Ctx, visitor: &Visitor, sign_up: &SignUp, password
     if ctx.passwords().verify(password, Some(&sign_up.password_hash)).await? {
         login_guard::right(ctx, &made).await
     } else {
-        login_guard::wrong(ctx, &made, visitor.address);
+        login_guard::wrong(ctx, made, visitor.address);
         Err(ActError::field("password", NOT_THE_PASSWORD))
     }
 }

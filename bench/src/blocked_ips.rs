@@ -229,13 +229,16 @@ async fn fill(db: &TestDb) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn start(db: &TestDb) -> anyhow::Result<Ctx> {
+    start_at(db, std::sync::Arc::new(actions::clock::TestClock::new(NOW))).await
+}
+
+pub(crate) async fn start_at(db: &TestDb, clock: std::sync::Arc<dyn actions::clock::Clock>) -> anyhow::Result<Ctx> {
     let settings = Settings {
         public_url: "http://localhost:3000".to_owned(),
         agent_address: "localhost:3443".to_owned(),
         development_mailbox: true,
     };
     let key = actions::seal::MasterKey::new(&zeroize::Zeroizing::new(vec![7; 32])).map_err(anyhow::Error::msg)?;
-    let clock = std::sync::Arc::new(actions::clock::TestClock::new(NOW));
     Ok(Ctx::start(db.store.clone(), settings, key, clock).await?)
 }
 

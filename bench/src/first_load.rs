@@ -2,37 +2,26 @@
 //! with a screen full of rows, and every file that it names. What is fetched afterwards, while the browser is idle, is not
 //! counted.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
 use actions::{Caller, Ctx, Login};
 use anyhow::Context as _;
-use axum::body::{Body, to_bytes};
-use axum::extract::ConnectInfo;
-use axum::{Router, http};
-use http::{Request, header};
 use policy::account::Stage;
 use policy::allowed_ips::AllowedIpForm;
 use policy::authz::Role;
 use policy::blocked_ips::BlockedIpForm;
 use policy::ids::UserId;
 use policy::paging::PAGE_ROWS;
-use server::http::Portal;
 use server::http::limits::{Limit, Limits};
-use server::sessions::Sessions;
 use store::testing::TestDb;
-use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
-use tower_sessions::SessionStore as _;
-use tower_sessions::session::{Id, Record};
 use uuid::Uuid;
 
 use crate::blocked_ips::start;
+use crate::browser::{self, Browser, SITE};
 use crate::report::{Report, say};
 
-const SITE: &str = "target/site";
 /// One of each kind; what the others of its kind need is the same.
 const PAGES: [&str; 8] = ["/login", "/sign-up", "/forgot", "/", "/pbxes", "/allowed-ips", "/blocked-ips", "/audit"];
 
@@ -42,15 +31,16 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
         say("  left out: target/site is not built; scripts/build.sh builds it\n");
         return Ok(());
     }
-    let browser = Browser::open().await?;
+    let browser = open().await?;
     let mut largest = 0;
     for page in PAGES {
-        let (html, itself) = browser.page(page).await?;
+        let html = String::from_utf8(fetch(&browser, page, "identity").await?).context("a page is UTF-8")?;
+        let itself = fetch(&browser, page, "br").await?.len();
         let mut all = itself;
         let files = linked(&html);
         anyhow::ensure!(files.iter().any(|file| file.contains(".wasm")), "{page} names no program");
         for file in &files {
-            all += browser.size(file).await?;
+            all += fetch(&browser, file, "br").await?.len();
         }
         say(&format!("  {page:<14} {:>6.1} {:>6.1} in {} files", kb(itself), kb(all), files.len() + 1));
         largest = largest.max(all);
@@ -60,58 +50,22 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Somebody who is signed in to a portal with the built files.
-struct Browser {
-    router: Router,
-    cookie: String,
+async fn open() -> anyhow::Result<Browser> {
+    let db = TestDb::new().await;
+    let ctx = start(&db).await?;
+    let (login, caller) = person(&ctx).await?;
+    fill(&ctx, &caller).await?;
+    let wide = Limit { burst: 1_000_000, refill: Duration::from_micros(1) };
+    let router = browser::portal(&ctx, Limits { all: wide, account: wide, enrolment: wide });
+    Browser::new(&router, Ipv4Addr::LOCALHOST.into()).signed_in(&ctx, &login).await
 }
 
-impl Browser {
-    async fn open() -> anyhow::Result<Self> {
-        let db = TestDb::new().await;
-        let ctx = start(&db).await?;
-        let (login, caller) = person(&ctx).await?;
-        fill(&ctx, &caller).await?;
-        let wide = Limit { burst: 1_000_000, refill: Duration::from_micros(1) };
-        let portal = Portal {
-            ctx: ctx.clone(),
-            origin: "http://portal.example".to_owned(),
-            secure_cookies: false,
-            trusted_proxies: Vec::new(),
-            site: SITE.into(),
-            limits: Limits { all: wide, account: wide, enrolment: wide },
-            stopping: CancellationToken::new(),
-        };
-        let mut session = Record { id: Id::default(), data: HashMap::new(), expiry_date: ctx.now() };
-        session.data.insert(app::context::LOGIN.to_owned(), serde_json::to_value(&login)?);
-        session.data.insert(app::context::BEGAN.to_owned(), ctx.now().unix_timestamp().into());
-        Sessions::new(ctx).create(&mut session).await?;
-        Ok(Self { router: server::http::router(portal), cookie: format!("ringfence={}", session.id) })
-    }
-
-    /// A page in plain, and how many bytes it is on the wire.
-    async fn page(&self, path: &str) -> anyhow::Result<(String, usize)> {
-        let plain = self.get(path, "identity").await?;
-        Ok((String::from_utf8(plain).context("a page is UTF-8")?, self.size(path).await?))
-    }
-
-    /// How many bytes something is on the wire.
-    async fn size(&self, path: &str) -> anyhow::Result<usize> {
-        Ok(self.get(path, "br").await?.len())
-    }
-
-    async fn get(&self, path: &str, encoding: &str) -> anyhow::Result<Vec<u8>> {
-        let mut request =
-            Request::get(path).header(header::ACCEPT_ENCODING, encoding).header(header::HOST, "portal.example");
-        // Whoever is signed in is sent on from there.
-        if !["/login", "/sign-up", "/forgot"].contains(&path) {
-            request = request.header(header::COOKIE, &self.cookie);
-        }
-        let mut request = request.body(Body::empty())?;
-        request.extensions_mut().insert(ConnectInfo(SocketAddr::from((Ipv4Addr::LOCALHOST, 4711))));
-        let response = self.router.clone().oneshot(request).await?;
-        anyhow::ensure!(response.status() == http::StatusCode::OK, "{path}: {}", response.status());
-        Ok(to_bytes(response.into_body(), usize::MAX).await?.to_vec())
+/// A file or page as a browser fetches it that is first here. Whoever is signed in is sent on from the pages of the login.
+async fn fetch(browser: &Browser, path: &str, encoding: &str) -> anyhow::Result<Vec<u8>> {
+    if ["/login", "/sign-up", "/forgot"].contains(&path) {
+        browser.signed_out().get(path, encoding).await
+    } else {
+        browser.get(path, encoding).await
     }
 }
 

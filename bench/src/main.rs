@@ -2,9 +2,11 @@
 //! in `target/bench/summary.json`. Asserts nothing: what a run says depends on the machine, ratios less so.
 
 mod blocked_ips;
+mod browser;
 mod first_load;
 mod fleet;
 mod lab;
+mod login;
 mod node;
 mod report;
 
@@ -30,6 +32,9 @@ async fn measure(report: &mut Report) -> anyhow::Result<()> {
     }
     if wanted("blocked_ips") {
         blocked_ips::measure(report).await?;
+    }
+    if wanted("login") {
+        login::measure(report).await?;
     }
     if wanted("lab") {
         lab::measure(report).await?;

@@ -174,6 +174,24 @@ async fn who_tries_many_accounts_waits_for_a_day_and_is_blocked_at_the_pbxes_of_
     assert_eq!(wrong(&portal, &sprayer, &acme.email).await, None, "the day is over");
 }
 
+/// What isn't looked at costs the owner nothing, and gives the sprayer away.
+#[tokio::test]
+async fn who_goes_on_while_he_has_to_wait_is_known_for_what_he_is() {
+    let portal = Portal::new().await;
+    let acme = portal.tenant("acme").await;
+    let sprayer = from("203.0.113.66");
+    spray(&portal, &sprayer, (0..7).map(|n| format!("somebody{n}@elsewhere.example"))).await;
+    for n in 7..14 {
+        let wait = wrong(&portal, &sprayer, &format!("somebody{n}@elsewhere.example")).await.unwrap();
+        assert!(wait < Duration::minutes(2), "{wait}");
+    }
+    assert!(wrong(&portal, &sprayer, &acme.email).await.is_some());
+    assert!(wrong(&portal, &sprayer, &acme.email).await.unwrap() > Duration::hours(23));
+    let blocked = soon(async || Some(portal.blocked(&acme).await).filter(|blocked| !blocked.is_empty())).await;
+    assert_eq!(blocked, ["203.0.113.66"]);
+    right(&portal, &visitor(None), &acme.email, None).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_allowed_source_is_not_blocked_at_the_pbxes() {
     let portal = Portal::new().await;
