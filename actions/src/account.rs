@@ -66,6 +66,7 @@ pub async fn log_in(
     pass: Option<&str>,
 ) -> Result<Login, ActError> {
     let email = people::parse_email(email).map_err(|message| ActError::field("email", message))?;
+    login_guard::turn_away(ctx, visitor.address, pass)?;
     let begun = Instant::now();
     let mut tx = ctx.store().platform().await?;
     let user = store::people::by_email(&mut tx, &email).await?;
@@ -76,7 +77,7 @@ pub async fn log_in(
         Some(user) if right => {
             login_guard::right(ctx, &made).await?;
             let stage = if user.totp.is_some() { Stage::NeedsCode } else { Stage::NeedsTotpSetup };
-            let login = Login { user_id: user.id, stage, tenant_id: None, setup: None };
+            let login = Login::lacking(stage, user.id);
             audit_login(ctx, visitor, Some(&user), &email, Operation::LogIn, Ok(login)).await
         }
         user => {
@@ -155,7 +156,7 @@ async fn enter(ctx: &Ctx, user: &User) -> Result<Login, ActError> {
         store::members::used(&mut tx, user.id, ctx.now()).await?;
         bus::commit(ctx, tx, [Topic::People, Topic::Sessions]).await?;
     }
-    Ok(Login { user_id: user.id, stage: Stage::SignedIn, tenant_id, setup: None })
+    Ok(Login::complete(user.id, tenant_id, ctx.now()))
 }
 
 /// The tenant in which a person goes on; none while she is only invited. Who is neither is refused.
@@ -233,6 +234,23 @@ pub async fn log_out(ctx: &Ctx, visitor: &Visitor) -> Result<(), ActError> {
     tx.commit().await?;
     let email = user.map(|user| user.email).unwrap_or_default();
     log_entry(ctx, visitor, tenant_id, &email, Operation::LogOut, Ok(())).await
+}
+
+/// Shows the second factor again, a TOTP code or a recovery code, so that what asks for a fresh one is done.
+pub async fn step_up(ctx: &Ctx, visitor: &Visitor, code: &str) -> Result<Login, ActError> {
+    let login = visitor.complete()?;
+    let mut tx = ctx.store().platform().await?;
+    let user = store::people::by_id(&mut tx, login.user_id).await?.ok_or(ActError::SignedOut)?;
+    tx.commit().await?;
+    let digits = code.chars().filter(|c| !c.is_whitespace()).all(|c| c.is_ascii_digit());
+    let result = if digits {
+        guarded(ctx, user.id, totp::use_code(ctx, &user, code)).await
+    } else {
+        guarded(ctx, user.id, use_recovery_code(ctx, user.id, code)).await
+    };
+    let tenant_id = login.tenant_id.unwrap_or(INSTALLATION);
+    log_entry(ctx, visitor, tenant_id, &user.email, Operation::StepUp, result).await?;
+    Ok(Login { proven_at: Some(ctx.now()), ..login.clone() })
 }
 
 /// Works in another of one's tenants.

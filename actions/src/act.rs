@@ -58,7 +58,7 @@ pub(crate) struct Act<'a> {
 }
 
 impl<'a> Act<'a> {
-    /// Begins, if the caller's role allows the operation.
+    /// Begins, if the caller's role allows the operation, and her second factor is as fresh as it asks for.
     pub(crate) async fn begin(ctx: &'a Ctx, caller: &Caller, operation: Operation) -> Result<Self, ActError> {
         let act = Self::begin_as(ctx, caller.into(), operation).await?;
         let allowed = match operation.need() {
@@ -66,7 +66,13 @@ impl<'a> Act<'a> {
             Need::Nothing | Need::Password | Need::Session => true,
             Need::EnrolmentToken | Need::PbxCertificate => false,
         };
-        if allowed { Ok(act) } else { act.finish(Err(ActError::Forbidden)).await }
+        if !allowed {
+            return act.finish(Err(ActError::Forbidden)).await;
+        }
+        if operation.needs_fresh_factor() && !caller.is_fresh(act.now) {
+            return act.finish(Err(ActError::StepUpNeeded)).await;
+        }
+        Ok(act)
     }
 
     /// Begins for somebody whose right to it has been checked by other means: an agent's certificate, a login in progress.

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
-use policy::account::Stage;
+use policy::account::{FRESH_MINUTES, Stage};
 use policy::authz::Role;
 use policy::ids::{TenantId, UserId};
 use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
 
 use crate::ctx::Ctx;
 use crate::error::ActError;
@@ -19,10 +20,25 @@ pub struct Login {
     pub stage: Stage,
     /// The tenant worked in.
     pub tenant_id: Option<TenantId>,
+    /// When the second factor was last shown.
+    #[serde(default, with = "time::serde::timestamp::option")]
+    pub proven_at: Option<OffsetDateTime>,
     /// The TOTP seed of a set-up under way. Kept here and not with the person, so that nobody else who has come as far as
     /// the password is ever shown the seed that she then proves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup: Option<UnprovenSeed>,
+}
+
+impl Login {
+    /// A login that lacks something.
+    pub fn lacking(stage: Stage, user_id: UserId) -> Self {
+        Self { user_id, stage, tenant_id: None, proven_at: None, setup: None }
+    }
+
+    /// A complete login, whose second factor was shown at this moment.
+    pub fn complete(user_id: UserId, tenant_id: Option<TenantId>, now: OffsetDateTime) -> Self {
+        Self { user_id, stage: Stage::SignedIn, tenant_id, proven_at: Some(now), setup: None }
+    }
 }
 
 /// A sealed TOTP seed that no code has been shown for yet.
@@ -79,6 +95,15 @@ pub struct Caller {
     pub role: Role,
     /// From where the request came.
     pub address: IpAddr,
+    /// When she last showed her second factor.
+    pub proven_at: Option<OffsetDateTime>,
+}
+
+impl Caller {
+    /// Whether her second factor was shown lately enough for what asks for a fresh one.
+    pub(crate) fn is_fresh(&self, now: OffsetDateTime) -> bool {
+        self.proven_at.is_some_and(|at| now - at < Duration::minutes(FRESH_MINUTES))
+    }
 }
 
 /// Looks up who a visitor is in the tenant of the session. Done for every request, so that a role that was taken away is gone.
@@ -101,5 +126,6 @@ pub async fn caller(ctx: &Ctx, visitor: &Visitor) -> Result<Caller, ActError> {
         tenant_id: current.tenant_id,
         role: current.role,
         address: visitor.address,
+        proven_at: login.proven_at,
     })
 }

@@ -13,6 +13,7 @@ use crate::ca::CertificateAuthority;
 use crate::clock::Clock;
 use crate::enrolment_token::TokenKey;
 use crate::error::ActError;
+use crate::login_guard::Turned;
 use crate::passwords::Passwords;
 use crate::seal::MasterKey;
 
@@ -40,6 +41,7 @@ struct Inner {
     settings: Settings,
     master_key: MasterKey,
     passwords: Passwords,
+    turned: Turned,
     bus: Bus,
     ca: CertificateAuthority,
     token_key: TokenKey,
@@ -76,7 +78,18 @@ impl Ctx {
         // Each start is another node: the streams of the one before are gone.
         let node = Uuid::new_v4();
         store::nodes::beat(&store, node, now).await?;
-        Ok(Self(Arc::new(Inner { store, clock, settings, master_key, passwords, bus, ca, token_key, node })))
+        Ok(Self(Arc::new(Inner {
+            store,
+            clock,
+            settings,
+            master_key,
+            passwords,
+            turned: Turned::default(),
+            bus,
+            ca,
+            token_key,
+            node,
+        })))
     }
 
     /// This node.
@@ -126,6 +139,10 @@ impl Ctx {
 
     pub(crate) fn passwords(&self) -> &Passwords {
         &self.0.passwords
+    }
+
+    pub(crate) fn turned(&self) -> &Turned {
+        &self.0.turned
     }
 
     pub(crate) fn master_key(&self) -> &MasterKey {

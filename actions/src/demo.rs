@@ -75,6 +75,7 @@ pub async fn seed(ctx: &Ctx) -> Result<Demo, ActError> {
         tenant_id: kept.tenant,
         role: Role::SuperAdministrator,
         address,
+        proven_at: None,
     };
     let enrolment_token = enrolment(ctx, &caller).await?;
     Ok(Demo { email: EMAIL.to_owned(), password: kept.password, totp_secret, enrolment_token })
@@ -84,7 +85,7 @@ async fn set_up_totp(ctx: &Ctx, user: UserId, address: IpAddr) -> Result<String,
     if let Some(secret) = totp::demo_secret(ctx, user).await? {
         return Ok(secret);
     }
-    let login = Login { user_id: user, stage: Stage::NeedsTotpSetup, tenant_id: None, setup: None };
+    let login = Login::lacking(Stage::NeedsTotpSetup, user);
     let (login, setup) = totp::begin(ctx, &Visitor { address, login: Some(login) }).await?;
     let code = totp::demo_code(ctx, &setup.key)?;
     totp::confirm(ctx, &Visitor { address, login: Some(login) }, &code).await?;

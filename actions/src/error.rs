@@ -12,6 +12,9 @@ pub enum ActError {
     /// The second factor is missing.
     #[error("the second factor is missing")]
     SecondFactorNeeded,
+    /// The second factor was shown too long ago for this.
+    #[error("a fresh second factor is needed")]
+    StepUpNeeded,
     /// The role doesn't allow it.
     #[error("the role doesn't allow it")]
     Forbidden,

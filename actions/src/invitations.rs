@@ -56,7 +56,7 @@ pub async fn accept(ctx: &Ctx, visitor: &Visitor, link: &str, password: &str) ->
         Err(error) => Err(error),
     };
     let user_id = act.finish(result).await?;
-    Ok(Login { user_id, stage: Stage::NeedsTotpSetup, tenant_id: None, setup: None })
+    Ok(Login::lacking(Stage::NeedsTotpSetup, user_id))
 }
 
 async fn accept_inner(act: &mut Act<'_>, link: &str, password_hash: &str) -> Result<UserId, ActError> {

@@ -6,6 +6,7 @@ pub mod act;
 pub mod agents;
 pub mod allowed_ips;
 pub mod audit;
+mod backstage;
 mod bans;
 pub mod blocked_ips;
 pub mod bus;

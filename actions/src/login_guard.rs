@@ -2,7 +2,9 @@
 //! one that fails at many accounts waits for a day, and is blocked at the PBXes of those whom it tried. What others do from elsewhere makes
 //! an owner wait for a second at most, and a link by mail takes her past even that.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 
 use policy::authz::Operation;
 use policy::bans::BanEntry;
@@ -49,6 +51,10 @@ const FORGET: Duration = Duration::DAY;
 /// A pass is good for so long, and for so many tries: its owner may mistype.
 const PASS: Duration = Duration::hours(1);
 const PASS_TRIES: i32 = 5;
+/// What is known of a source that has to wait for a day is read again after this.
+const ASK_AGAIN: Duration = Duration::minutes(1);
+/// So many of them are known at a time, about ten megabytes.
+const TURNED_MOST: usize = 100_000;
 /// Who has to wait longer than this is mailed a pass.
 const PATIENCE: Duration = Duration::seconds(30);
 
@@ -74,8 +80,48 @@ fn until(tried: &Tried) -> Option<OffsetDateTime> {
     here.max(everywhere).max(accounts)
 }
 
+fn too_many(wait: Duration) -> ActError {
+    ActError::TooMany { retry_after_seconds: (wait.whole_seconds() + 1).unsigned_abs() }
+}
+
 fn account_of(email: &str) -> Vec<u8> {
     Sha256::digest(email.as_bytes()).to_vec()
+}
+
+/// Sources that have to wait for a day, and until when: they are refused without asking the database, which they would keep from others.
+/// It is asked again now and then, since the wait may have ended there.
+#[derive(Debug, Default)]
+pub(crate) struct Turned(Mutex<HashMap<String, (OffsetDateTime, OffsetDateTime)>>);
+
+impl Turned {
+    /// Until when a source has to wait, if that was read lately.
+    fn until(&self, source: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        let turned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        turned
+            .get(source)
+            .filter(|(_, read)| now < *read + ASK_AGAIN)
+            .map(|(until, _)| *until)
+            .filter(|until| *until > now)
+    }
+
+    fn keep(&self, source: &str, until: OffsetDateTime, now: OffsetDateTime) {
+        let mut turned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if turned.len() >= TURNED_MOST {
+            turned.retain(|_, (_, read)| now < *read + ASK_AGAIN);
+        }
+        if turned.len() < TURNED_MOST {
+            turned.insert(source.to_owned(), (until, now));
+        }
+    }
+}
+
+/// Refuses a source of which this is known, unless it comes with a pass.
+pub(crate) fn turn_away(ctx: &Ctx, from: IpAddr, pass: Option<&str>) -> Result<(), ActError> {
+    let now = ctx.now();
+    match ctx.turned().until(&net::display(&source_key(from)), now) {
+        Some(until) if pass.is_none() => Err(too_many(until - now)),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Counts a try as a failure before it is made, or refuses it while the source, or the account, has to wait. In this order, so that a
@@ -103,10 +149,13 @@ pub(crate) async fn begin(
     let wait = until(&tried).map_or(Duration::ZERO, |until| until - now);
     let refused = match wait {
         _ if passes => None,
-        wait if wait > Duration::ZERO => Some((
-            ActError::TooMany { retry_after_seconds: (wait.whole_seconds() + 1).unsigned_abs() },
-            wait > PATIENCE,
-        )),
+        wait if wait > Duration::ZERO => {
+            // At the end of this ladder nothing can come of the next try.
+            if step(ACCOUNTS, tried.accounts) > Duration::ZERO {
+                ctx.turned().keep(&source, now + wait, now);
+            }
+            Some((too_many(wait), wait > PATIENCE))
+        }
         // Who has to wait for what others do gets a pass at once.
         _ => guesses::begin_in(&mut tx, now, &everywhere).await.err().map(|error| (error, true)),
     };

@@ -1,15 +1,15 @@
 //! Portal passwords: hashed with argon2id off the async threads, at most a few at a time; strength and common ones.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use policy::account::PasswordStrength;
 use policy::people;
-use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
+use crate::backstage::Backstage;
 use crate::error::ActError;
 
 /// Lowest zxcvbn score that is taken.
@@ -20,11 +20,11 @@ const JUDGED_CHARS: usize = 40;
 /// Hashes and verifies passwords. Parameters are the library's default: OWASP's argon2id 19 MiB, 2 passes, 1 lane.
 #[derive(Debug, Clone)]
 pub struct Passwords {
-    hashing: Arc<Semaphore>,
+    hashing: Backstage,
     /// Of its own, so that asking how strong a password is keeps nobody from logging in.
-    judging: Arc<Semaphore>,
+    judging: Backstage,
     /// Of its own, so that asking how strong passwords are keeps nobody from choosing one.
-    checking: Arc<Semaphore>,
+    checking: Backstage,
 }
 
 /// The hash of a password that nobody has: verified against when an account does not exist, so that both take as long.
@@ -39,14 +39,14 @@ impl Passwords {
     /// At most `at_once` hashes run at a time; each takes 19 MiB.
     pub fn new(at_once: usize) -> Self {
         LazyLock::force(&NOBODY);
-        let at_most = |at_once| Arc::new(Semaphore::new(at_once));
-        Self { hashing: at_most(at_once), judging: at_most(1), checking: at_most(1) }
+        Self { hashing: Backstage::new(at_once), judging: Backstage::new(1), checking: Backstage::new(1) }
     }
 
     /// Hashes a new password into a PHC string.
     pub async fn hash(&self, password: &str) -> Result<String, ActError> {
         let password = Zeroizing::new(password.to_owned());
-        run(&self.hashing, move || Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()))
+        self.hashing
+            .run(move || Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()))
             .await?
             .map_err(|error| ActError::internal(error.to_string()))
     }
@@ -56,11 +56,11 @@ impl Passwords {
         let known = hash.is_some();
         let hash = hash.map_or_else(|| NOBODY.clone(), str::to_owned);
         let password = Zeroizing::new(password.to_owned());
-        let right = run(&self.hashing, move || {
+        let verify = move || {
             PasswordHash::new(&hash)
                 .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
-        })
-        .await?;
+        };
+        let right = self.hashing.run(verify).await?;
         Ok(right && known)
     }
 
@@ -82,25 +82,10 @@ impl Passwords {
     }
 }
 
-async fn judge(at_once: &Arc<Semaphore>, password: &str, words: &[String]) -> Result<PasswordStrength, ActError> {
+async fn judge(at_once: &Backstage, password: &str, words: &[String]) -> Result<PasswordStrength, ActError> {
     let password = Zeroizing::new(password.chars().take(JUDGED_CHARS).collect::<String>());
     let words: Vec<String> = words.iter().take(8).map(|word| word.chars().take(100).collect()).collect();
-    run(at_once, move || estimate(&password, &words)).await
-}
-
-/// Runs heavy work off the async threads. The permit goes with the work: who hangs up does not free it.
-async fn run<T: Send + 'static>(
-    at_once: &Arc<Semaphore>,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ActError> {
-    let permit = Arc::clone(at_once).acquire_owned().await.map_err(ActError::internal)?;
-    tokio::task::spawn_blocking(move || {
-        let done = work();
-        drop(permit);
-        done
-    })
-    .await
-    .map_err(ActError::internal)
+    at_once.run(move || estimate(&password, &words)).await
 }
 
 fn estimate(password: &str, words: &[String]) -> PasswordStrength {
@@ -144,8 +129,12 @@ mod tests {
     #[tokio::test]
     async fn who_asks_how_strong_passwords_are_keeps_nobody_from_choosing_one() {
         let passwords = Passwords::new(1);
-        let _asked = Arc::clone(&passwords.judging).acquire_owned().await.unwrap();
+        let (free, held) = std::sync::mpsc::channel::<()>();
+        let judging = passwords.judging.clone();
+        tokio::spawn(async move { judging.run(move || held.recv()).await });
+        tokio::task::yield_now().await;
         let chosen = timeout(Duration::from_secs(10), passwords.check_new("violet tractor hums softly", &[])).await;
         chosen.expect("it does not wait").unwrap().unwrap();
+        drop(free);
     }
 }

@@ -92,7 +92,7 @@ pub async fn verify(ctx: &Ctx, visitor: &Visitor, token: &str, password: &str) -
     }
     let user_id = UserId(Uuid::now_v7());
     create(ctx, tx, visitor.address, user_id, &sign_up).await?;
-    Ok(Login { user_id, stage: Stage::NeedsTotpSetup, tenant_id: None, setup: None })
+    Ok(Login::lacking(Stage::NeedsTotpSetup, user_id))
 }
 
 async fn check_password(ctx: &Ctx, visitor: &Visitor, sign_up: &SignUp, password: &str) -> Result<(), ActError> {

@@ -14,6 +14,7 @@ use crate::enforcement::pill::Saving;
 use crate::error::ApiError;
 use crate::look::Look;
 use crate::ui::confirm::{Confirm, Question};
+use crate::ui::step_up::StepUp;
 use crate::ui::toast::Toasts;
 
 /// Data that a page shows and loads again; the data of before stays until new arrives.
@@ -94,13 +95,19 @@ pub(crate) struct Calls {
     /// Short messages.
     pub(crate) toasts: Toasts,
     confirm: Confirm,
+    step_up: StepUp,
     saving: Saving,
 }
 
 impl Calls {
     /// The page's; for the set-up of a component.
     pub(crate) fn of_page() -> Self {
-        Self { toasts: expect_context(), confirm: expect_context(), saving: expect_context() }
+        Self {
+            toasts: expect_context(),
+            confirm: expect_context(),
+            step_up: expect_context(),
+            saving: expect_context(),
+        }
     }
 
     /// Asks before something that hurts others or can't be undone.
@@ -114,17 +121,38 @@ impl Calls {
         call: impl Future<Output = Result<T, ApiError>> + 'static,
         done: impl FnOnce(T) + 'static,
     ) {
-        self.follow(Box::pin(async move { call.await.map(done) }));
+        self.follow(Box::pin(async move { call.await.map(done) }), None);
     }
 
-    fn follow(self, work: Work) {
+    /// The same for what may ask for a fresh second factor, after which the call is made again.
+    pub(crate) fn change_access<T: 'static, F: Future<Output = Result<T, ApiError>> + 'static>(
+        self,
+        call: impl Fn() -> F + Send + Sync + 'static,
+        done: impl Fn(T) + Clone + Send + Sync + 'static,
+    ) {
+        self.try_access(Arc::new(move || -> Work {
+            let (answer, done) = (call(), done.clone());
+            Box::pin(async move { answer.await.map(done) })
+        }));
+    }
+
+    fn try_access(self, attempt: Arc<dyn Fn() -> Work + Send + Sync>) {
+        let work = attempt();
+        self.follow(work, Some(Callback::new(move |()| self.try_access(Arc::clone(&attempt)))));
+    }
+
+    fn follow(self, work: Work, again: Option<Callback<()>>) {
         self.saving.begin();
         spawn_local(async move {
             let answer = work.await;
             self.saving.end();
-            if let Err(error) = answer {
-                leave_if_signed_out(&error);
-                self.toasts.fail(&error);
+            match (answer, again) {
+                (Ok(()), _) => {}
+                (Err(ApiError::StepUpNeeded), Some(again)) => self.step_up.ask(move || again.run(())),
+                (Err(error), _) => {
+                    leave_if_signed_out(&error);
+                    self.toasts.fail(&error);
+                }
             }
         });
     }
@@ -225,6 +253,9 @@ impl FormState {
                 Err(ApiError::NeedsInsisting { message }) => {
                     let again = move || self.attempt(true, insist, attempt.clone());
                     self.calls.confirm.ask(Question::new("Are you sure?", message, insist, again));
+                }
+                Err(ApiError::StepUpNeeded) => {
+                    self.calls.step_up.ask(move || self.attempt(insisting, insist, attempt.clone()));
                 }
                 Err(error) => self.show(error),
             }

@@ -120,6 +120,7 @@ impl From<ActError> for ApiError {
         match error {
             ActError::SignedOut => Self::SignedOut,
             ActError::SecondFactorNeeded => Self::SecondFactorNeeded,
+            ActError::StepUpNeeded => Self::StepUpNeeded,
             ActError::Forbidden => Self::Forbidden,
             ActError::NotFound => Self::NotFound,
             ActError::Invalid(fields) => Self::Invalid { fields },

@@ -16,6 +16,9 @@ pub enum ApiError {
     /// The second factor is missing.
     #[error("Complete the login first.")]
     SecondFactorNeeded,
+    /// The second factor was shown too long ago; the same call does it once it was shown again.
+    #[error("Confirm that it's you first.")]
+    StepUpNeeded,
     /// The role doesn't allow it.
     #[error("Your role doesn't allow this. Ask a Super administrator.")]
     Forbidden,
@@ -41,7 +44,7 @@ pub enum ApiError {
         message: String,
     },
     /// Too many tries.
-    #[error("Too many tries. Try again in {retry_after_seconds} s.")]
+    #[error("Too many tries. Try again in {}.", waiting(*.retry_after_seconds))]
     TooMany {
         /// When to try again.
         retry_after_seconds: u64,
@@ -63,6 +66,15 @@ pub enum ApiError {
     /// The server runs a newer version than this page.
     #[error("Ringfence was updated. Reload the page.")]
     NewVersion,
+}
+
+/// How long to wait, as people say it.
+fn waiting(seconds: u64) -> String {
+    match seconds {
+        0..=120 => format!("{seconds} s"),
+        121..=7_200 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{} h", seconds.div_ceil(3_600)),
+    }
 }
 
 impl ApiError {
@@ -94,6 +106,7 @@ impl From<ApiError> for Told {
         match error {
             ApiError::SignedOut => code("signed_out"),
             ApiError::SecondFactorNeeded => code("second_factor_needed"),
+            ApiError::StepUpNeeded => code("step_up_needed"),
             ApiError::Forbidden => code("forbidden"),
             ApiError::NotFound => code("not_found"),
             ApiError::Invalid { fields } => Self { fields, ..code("invalid") },
@@ -118,6 +131,7 @@ impl TryFrom<Told> for ApiError {
         Ok(match code.as_str() {
             "signed_out" => Self::SignedOut,
             "second_factor_needed" => Self::SecondFactorNeeded,
+            "step_up_needed" => Self::StepUpNeeded,
             "forbidden" => Self::Forbidden,
             "not_found" => Self::NotFound,
             "invalid" => Self::Invalid { fields },
@@ -175,10 +189,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn waits_are_told_as_people_say_them() {
+        let told = |retry_after_seconds| ApiError::TooMany { retry_after_seconds }.to_string();
+        let waits = [(61, "61 s"), (121, "3 min"), (86_400, "24 h")];
+        assert!(
+            waits.iter().all(|(seconds, words)| told(*seconds) == format!("Too many tries. Try again in {words}."))
+        );
+    }
+
+    #[test]
     fn errors_are_sent_with_their_code_and_come_back() {
         let all = [
             (ApiError::SignedOut, r#"{"code":"signed_out"}"#),
             (ApiError::SecondFactorNeeded, r#"{"code":"second_factor_needed"}"#),
+            (ApiError::StepUpNeeded, r#"{"code":"step_up_needed"}"#),
             (ApiError::Forbidden, r#"{"code":"forbidden"}"#),
             (ApiError::NotFound, r#"{"code":"not_found"}"#),
             (

@@ -118,9 +118,10 @@ fn ElsewhereFirst(stage: Stage) -> impl IntoView {
 #[component]
 fn Surroundings(me: Me, enforcement: Option<Enforcement>, drawer: RwSignal<bool>) -> impl IntoView {
     SignedIn::of_page().learn(Some(me.clone()));
+    let tenant = me.current.as_ref().map(|current| current.tenant_id);
     let me = StoredValue::new(me);
     let live = expect_context::<Live>();
-    Effect::new(move || live.start());
+    Effect::new(move || live.start(tenant));
     view! {
         <TopBar me enforcement drawer />
         <Navigation me drawer />

@@ -6,6 +6,7 @@ use std::time::Duration;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use policy::account::Stage;
+use policy::ids::TenantId;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::closure::Closure;
 use web_sys::{Event, EventSource, MessageEvent};
@@ -63,6 +64,8 @@ pub(crate) struct Live {
     connection: RwSignal<Connection>,
     counts: [RwSignal<u32>; 8],
     started: StoredValue<bool>,
+    /// The tenant that the page shows.
+    tenant: StoredValue<Option<TenantId>>,
 }
 
 impl Live {
@@ -72,6 +75,7 @@ impl Live {
             connection: RwSignal::new(Connection::Idle),
             counts: std::array::from_fn(|_| RwSignal::new(0)),
             started: StoredValue::new(false),
+            tenant: StoredValue::new(None),
         });
     }
 
@@ -80,10 +84,11 @@ impl Live {
         self.connection.get()
     }
 
-    /// Connects, once. For effects.
-    pub(crate) fn start(self) {
+    /// Connects, once, for a page that shows this tenant. For effects.
+    pub(crate) fn start(self, tenant: Option<TenantId>) {
         if !self.started.get_value() {
             self.started.set_value(true);
+            self.tenant.set_value(tenant);
             self.connect();
         }
     }
@@ -135,8 +140,16 @@ impl Live {
                 }
             }
         });
-        // The session is over, or the person has no access any more.
-        let ended = Closure::<dyn Fn(Event)>::new(|_| spawn_local(leave()));
+        // The session is over, or the person has no access any more, or it goes on under another id.
+        let ended = Closure::<dyn Fn(Event)>::new({
+            let source = source.clone();
+            move |_| {
+                source.close();
+                // Until it is there again, hints may be missed.
+                self.connection.set(Connection::Reconnecting);
+                spawn_local(self.ended());
+            }
+        });
         let _ = source.add_event_listener_with_callback("change", hint.as_ref().unchecked_ref());
         let _ = source.add_event_listener_with_callback("ended", ended.as_ref().unchecked_ref());
         source.set_onopen(Some(opened.as_ref().unchecked_ref()));
@@ -165,15 +178,17 @@ impl Live {
         }
         self.connection.set(Connection::Live);
     }
-}
 
-/// The session of the stream is over: the person has lost it, or goes on in another tenant with a new one.
-async fn leave() {
-    match account::api::me().await {
-        Ok(me) if me.stage != Stage::SignedIn => browser::load_login(),
-        Ok(_) => browser::reload(),
-        // The stream is made anew, and tells.
-        Err(_) => {}
+    /// The session of the stream is over: the person has lost it, goes on in another tenant with a new one, or has shown her second factor
+    /// again, which gave it a new id; then what she has typed stays where it is.
+    async fn ended(self) {
+        match account::api::me().await {
+            Ok(me) if me.stage != Stage::SignedIn => browser::load_login(),
+            Ok(me) if me.current.as_ref().map(|current| current.tenant_id) == self.tenant.get_value() => self.connect(),
+            Ok(_) => browser::reload(),
+            // It is asked again, and told.
+            Err(_) => set_timeout(move || self.connect(), Duration::from_secs(3)),
+        }
     }
 }
 

@@ -26,6 +26,7 @@ use crate::people::page::PeoplePage;
 use crate::sessions::page::SessionsPage;
 use crate::ui::confirm::{Confirm, ConfirmDialog};
 use crate::ui::states::Failed;
+use crate::ui::step_up::{StepUp, StepUpDialog};
 use crate::ui::toast::{ToastRegion, Toasts};
 
 /// The whole portal.
@@ -35,6 +36,7 @@ pub fn App() -> impl IntoView {
     Clock::provide();
     Toasts::provide();
     Confirm::provide();
+    StepUp::provide();
     Saving::provide();
     Live::provide();
     view! {
@@ -61,6 +63,7 @@ pub fn App() -> impl IntoView {
             </Routes>
         </Router>
         <ConfirmDialog />
+        <StepUpDialog />
         <ToastRegion />
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod panel;
 pub(crate) mod password_field;
 pub(crate) mod selection;
 pub(crate) mod states;
+pub(crate) mod step_up;
 pub(crate) mod table;
 pub(crate) mod toast;
 pub(crate) mod when;

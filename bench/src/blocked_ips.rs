@@ -129,6 +129,7 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
         tenant_id: tenant,
         role: Role::Auditor,
         address: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        proven_at: None,
     };
     let mut naive = PgConnectOptions::from_str(&db.app_url)?.connect().await?;
     sqlx::query("SELECT set_config('ringfence.tenant_id', $1, false)")

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use actions::{Caller, Ctx, Login};
 use anyhow::Context as _;
-use policy::account::Stage;
 use policy::allowed_ips::AllowedIpForm;
 use policy::authz::Role;
 use policy::blocked_ips::BlockedIpForm;
@@ -77,9 +76,9 @@ async fn person(ctx: &Ctx) -> anyhow::Result<(Login, Caller)> {
     store::people::insert(&mut tx, user_id, email, "-", ctx.now()).await?;
     store::members::insert(&mut tx, user_id, role, "", ctx.now()).await?;
     tx.commit().await?;
-    let login = Login { user_id, stage: Stage::SignedIn, tenant_id: Some(tenant_id), setup: None };
-    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    Ok((login, Caller { user_id, email: email.to_owned(), tenant_id, role, address }))
+    let login = Login::complete(user_id, Some(tenant_id), ctx.now());
+    let (address, proven_at) = (IpAddr::V4(Ipv4Addr::LOCALHOST), login.proven_at);
+    Ok((login, Caller { user_id, email: email.to_owned(), tenant_id, role, address, proven_at }))
 }
 
 /// A page of rows in each list.

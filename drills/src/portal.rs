@@ -16,7 +16,6 @@ use actions::seal::MasterKey;
 use actions::{Ctx, Login, Settings};
 use data_encoding::HEXLOWER;
 use ipnet::IpNet;
-use policy::account::Stage;
 use policy::audit::AuditRow;
 use policy::authz::{Operation, Role};
 use policy::bans::BanEntry;
@@ -291,7 +290,7 @@ async fn administrator(ctx: &Ctx, tenant: TenantId) -> String {
     store::people::insert(&mut tx, user, "admin@drill.test", "-", ctx.now()).await.unwrap();
     store::members::insert(&mut tx, user, Role::SuperAdministrator, "", ctx.now()).await.unwrap();
     tx.commit().await.unwrap();
-    let login = Login { user_id: user, stage: Stage::SignedIn, tenant_id: Some(tenant), setup: None };
+    let login = Login::complete(user, Some(tenant), ctx.now());
     let mut session = Record { id: Id::default(), data: std::collections::HashMap::new(), expiry_date: ctx.now() };
     session.data.insert(app::context::LOGIN.to_owned(), serde_json::to_value(&login).unwrap());
     session.data.insert(app::context::BEGAN.to_owned(), json!(ctx.now().unix_timestamp()));

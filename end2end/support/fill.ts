@@ -39,6 +39,14 @@ export async function fill(portal: PortalPlace, tenant: Tenant, rows: number): P
   await write(portal, sql);
 }
 
+/** All sessions of the tenant's first person as if she had shown her second factor an hour ago. */
+export async function anHourLater(portal: PortalPlace, tenant: Tenant): Promise<void> {
+  const sql = `
+    UPDATE sessions SET data = jsonb_set(data, '{login,proven_at}', to_jsonb((data #>> '{login,proven_at}')::bigint - 3600))
+      WHERE user_id = (SELECT id FROM users WHERE email = '${tenant.email}');`;
+  await write(portal, sql);
+}
+
 /** People of every kind: at work, suspended, long away, without a second factor; an invitation that has expired. */
 export async function people(portal: PortalPlace, tenant: Tenant): Promise<void> {
   const all = [

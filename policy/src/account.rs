@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::authz::{Permission, Role};
 use crate::ids::TenantId;
 
+/// For so long after a second factor was shown what asks for a fresh one is done without asking again.
+pub const FRESH_MINUTES: i64 = 10;
+
 /// How far a login has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

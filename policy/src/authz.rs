@@ -189,6 +189,8 @@ operations! {
     LogInRecoveryCode = "account/log_in_recovery_code", Need::Password, true;
     /// End the session.
     LogOut = "account/log_out", Need::Nothing, true;
+    /// Show the second factor again, before something that asks for a fresh one.
+    StepUp = "account/step_up", Need::Session, true;
     /// Ask for a mail with a link to set a new password.
     RequestPasswordReset = "account/request_password_reset", Need::Nothing, true;
     /// Follow that link.
@@ -296,6 +298,21 @@ operations! {
 }
 
 impl Operation {
+    /// Whether it asks for a second factor that was shown within [`crate::account::FRESH_MINUTES`]: what changes who has access, or takes
+    /// protection away, is not done by who has found a browser open (ASVS 5.0, 7.5.3).
+    pub fn needs_fresh_factor(self) -> bool {
+        matches!(
+            self,
+            Self::InvitePerson
+                | Self::ChangeRole
+                | Self::SuspendPerson
+                | Self::ReinstatePerson
+                | Self::RemovePerson
+                | Self::TransferOwnership
+                | Self::SetPhoneLossLimit
+        )
+    }
+
     /// Whether a role may do it.
     pub fn allowed_for(self, role: Role) -> bool {
         match self.need() {
@@ -315,7 +332,7 @@ mod tests {
     #[test]
     fn the_matrix() {
         let mut text = String::from(
-            "operation                            needs                  super admin operator auditor changes\n",
+            "operation                            needs                  super admin operator auditor changes fresh\n",
         );
         for operation in Operation::ALL {
             let marks = Role::ALL.map(|role| if operation.allowed_for(role) { "yes" } else { "-" });
@@ -326,13 +343,14 @@ mod tests {
             };
             writeln!(
                 text,
-                "{:<36} {need:<22} {:<5} {:<5} {:<8} {:<7} {}",
+                "{:<36} {need:<22} {:<5} {:<5} {:<8} {:<7} {:<7} {}",
                 operation.path(),
                 marks[0],
                 marks[1],
                 marks[2],
                 marks[3],
-                if operation.changes() { "yes" } else { "-" }
+                if operation.changes() { "yes" } else { "-" },
+                if operation.needs_fresh_factor() { "yes" } else { "-" }
             )
             .unwrap();
         }

@@ -87,7 +87,7 @@ pub async fn serve_port(ctx: Ctx, port: Port, stopping: CancellationToken) -> an
 fn status(error: ActError) -> Status {
     match error {
         ActError::SignedOut | ActError::SecondFactorNeeded => Status::unauthenticated(error.to_string()),
-        ActError::Forbidden => Status::permission_denied(error.to_string()),
+        ActError::Forbidden | ActError::StepUpNeeded => Status::permission_denied(error.to_string()),
         ActError::NotFound => Status::not_found(
             "the portal does not know this PBX any more: it was revoked or removed, or its certificate has expired",
         ),

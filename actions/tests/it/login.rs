@@ -346,3 +346,37 @@ async fn a_tenant_that_is_not_hers_is_not_there() {
     assert!(matches!(actions::caller::caller(&portal.ctx, &forged).await, Err(ActError::SignedOut)));
     assert_eq!(account::me(&portal.ctx, &forged).await.unwrap().stage, Stage::SignedOut);
 }
+
+#[tokio::test]
+async fn a_second_factor_is_shown_again() {
+    let portal = Portal::new().await;
+    let ctx = &portal.ctx;
+    let (ann, bob) = (portal.person("acme").await, portal.person("bolt").await);
+    let signed_in = visitor(Some(ann.login.clone()));
+    assert!(matches!(account::step_up(ctx, &visitor(None), "000000").await, Err(ActError::SignedOut)));
+    let waiting = password(&portal, &ann).await;
+    let half_way = account::step_up(ctx, &waiting, &ann.recovery_codes[0]).await;
+    assert!(matches!(half_way, Err(ActError::SecondFactorNeeded)), "the login comes first: {half_way:?}");
+
+    portal.advance(Duration::minutes(20));
+    let code = ann.code(&portal);
+    for wrong in [bob.code(&portal), bob.recovery_codes[0].clone()] {
+        field_error(account::step_up(ctx, &signed_in, &wrong).await, "code");
+    }
+    let fresh = account::step_up(ctx, &signed_in, &code).await.unwrap();
+    assert_eq!(fresh, actions::Login { proven_at: Some(ctx.now()), ..ann.login.clone() });
+    let caller = actions::caller::caller(ctx, &visitor(Some(fresh))).await.unwrap();
+    portal.assert_audited(&caller, "account/step_up", Outcome::Done).await;
+    field_error(account::step_up(ctx, &signed_in, &code).await, "code");
+    let recovery = &ann.recovery_codes[0];
+    account::step_up(ctx, &signed_in, recovery).await.unwrap();
+    field_error(account::step_up(ctx, &signed_in, recovery).await, "code");
+
+    // Guesses wait, as they do at the login.
+    portal.advance(Duration::hours(7));
+    for _ in 0..5 {
+        field_error(account::step_up(ctx, &signed_in, "000000").await, "code");
+    }
+    let refused = account::step_up(ctx, &signed_in, &ann.code(&portal)).await;
+    assert!(matches!(refused, Err(ActError::TooMany { .. })), "{refused:?}");
+}

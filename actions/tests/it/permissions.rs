@@ -10,13 +10,17 @@ use uuid::Uuid;
 
 use crate::portal::{Portal, visitor};
 
-/// Every change that people can ask for, with ids that are nobody's.
 async fn attempt(portal: &Portal, caller: &Caller, operation: &str) -> ActError {
+    attempt_any(portal, caller, operation).await.unwrap_err()
+}
+
+/// Every change that people can ask for, with ids that are nobody's.
+async fn attempt_any(portal: &Portal, caller: &Caller, operation: &str) -> Result<(), ActError> {
     let ctx = &portal.ctx;
     let id = Uuid::from_u128(1);
     let allow = AllowedIpForm { target: "192.0.2.1".to_owned(), ..AllowedIpForm::default() };
     let block = BlockedIpForm { net: "192.0.2.1".to_owned(), duration: "60".to_owned(), reason: String::new() };
-    let ended = match operation {
+    match operation {
         "pbxes/add" => pbxes::add(ctx, caller, "hq".to_owned()).await.map(drop),
         "pbxes/renew_enrolment" => pbxes::renew_enrolment(ctx, caller, PbxId(id)).await.map(drop),
         "pbxes/rename" => pbxes::rename(ctx, caller, PbxId(id), "x".to_owned()).await,
@@ -46,8 +50,7 @@ async fn attempt(portal: &Portal, caller: &Caller, operation: &str) -> ActError 
             blocked_ips::unblock_and_allow(ctx, caller, vec![BanId(id)], String::new()).await.map(drop)
         }
         other => panic!("{other} is not tried: add it"),
-    };
-    ended.unwrap_err()
+    }
 }
 
 #[tokio::test]
@@ -69,6 +72,39 @@ async fn an_auditor_changes_nothing_and_every_attempt_is_written_down() {
     assert!(portal.allowed(&owner).await.is_empty() && portal.blocked(&owner).await.is_empty());
     assert!(pbxes::list(&portal.ctx, &owner).await.unwrap().is_empty());
     assert_eq!(actions::audit::verify(&portal.ctx, &owner).await.unwrap().broken, None);
+}
+
+/// Whoever has found a browser open changes nothing of who has access, nor of what protects.
+#[tokio::test]
+async fn what_is_dangerous_asks_for_a_fresh_second_factor_and_nothing_else_does() {
+    let portal = Portal::new().await;
+    let owner = portal.tenant("acme").await;
+    portal.advance(time::Duration::minutes(9));
+    for (operation, stale) in
+        policy::authz::Operation::ALL.iter().flat_map(|operation| [(operation, false), (operation, true)])
+    {
+        if !matches!(operation.need(), policy::authz::Need::Permission(_)) || !operation.needs_fresh_factor() {
+            continue;
+        }
+        let long_ago = portal.ctx.now() - time::Duration::minutes(10);
+        for proven_at in if stale { [Some(long_ago), None] } else { [owner.proven_at; 2] } {
+            let caller = Caller { proven_at, ..owner.clone() };
+            let refused = attempt_any(&portal, &caller, operation.path()).await;
+            let asked = matches!(refused, Err(ActError::StepUpNeeded));
+            assert_eq!(asked, stale, "{operation:?}: {refused:?}");
+            if stale {
+                let row = portal.assert_audited(&owner, operation.path(), Outcome::Refused).await;
+                assert!(row.details.contains("second factor"), "{}", row.details);
+            }
+        }
+    }
+    // What stops an attack waits for nothing.
+    let stale = Caller { proven_at: None, ..owner.clone() };
+    portal.block(&stale, "203.0.113.9").await.unwrap();
+    portal.allow(&stale, "198.51.100.1").await.unwrap();
+    let auditor = Caller { role: Role::Auditor, ..stale };
+    let refused = attempt(&portal, &auditor, "people/invite").await;
+    assert!(matches!(refused, ActError::Forbidden), "who may not isn't asked for anything: {refused:?}");
 }
 
 /// A role is looked up for every request: one that was taken away is gone for sessions that are open, too.

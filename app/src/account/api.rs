@@ -75,6 +75,14 @@ pub async fn log_out() -> Result<(), ApiError> {
     context::end_session().await
 }
 
+/// Shows the second factor again: a code of the authenticator app, or a recovery code. The session gets a new id.
+#[server(prefix = "/api", endpoint = "account/step_up", input = Json, output = Json)]
+pub async fn step_up(code: String) -> Result<(), ApiError> {
+    let (ctx, visitor) = context::visitor().await?;
+    let login = actions::account::step_up(&ctx, &visitor, &code).await?;
+    context::start_session(&login).await.map(drop)
+}
+
 /// Asks for a mail with a link to set a new password. The answer is the same whether the e-mail address is known.
 #[server(prefix = "/api", endpoint = "account/request_password_reset", input = Json, output = Json)]
 pub async fn request_password_reset(email: String) -> Result<(), ApiError> {

@@ -21,6 +21,7 @@ fn action(name: &str) -> &str {
         "account/log_in_code" => "Logged in",
         "account/log_in_recovery_code" => "Logged in with a recovery code",
         "account/log_out" => "Logged out",
+        "account/step_up" => "Confirmed who they are",
         "account/request_password_reset" => "Asked for a new password",
         "account/reset_password" => "Set a new password",
         "account/begin_totp" => "Began to connect an authenticator app",

@@ -105,7 +105,8 @@ fn RoleForm(person: Person, open: RwSignal<bool>, listing: Listing) -> impl Into
         let text = format!(
             "{to} becomes Super administrator and you Administrator: you can't take it back yourself. Both of you log in again."
         );
-        let act = move || listing.calls.change(api::transfer_ownership(id), |()| crate::browser::load_login());
+        let act =
+            move || listing.calls.change_access(move || api::transfer_ownership(id), |()| crate::browser::load_login());
         open.set(false);
         listing.calls.ask(Question::new("Hand the organisation over?", text, "Hand over", act));
     };

@@ -137,12 +137,12 @@ fn Actions(person: Memo<Option<Person>>, listing: Listing, suspended: Signal<boo
         let text = format!(
             "{email} is logged out at once and can't log in here until you reinstate them. Nothing of what they did changes."
         );
-        let act = move || listing.calls.change(api::suspend(id), move |()| listing.reload());
+        let act = move || listing.calls.change_access(move || api::suspend(id), move |()| listing.reload());
         listing.calls.ask(Question::new(format!("Suspend {email}?"), text, "Suspend", act));
     };
     let reinstate = move |_| {
         if let Some(Person { id, .. }) = one() {
-            listing.calls.change(api::reinstate(id), move |()| listing.reload());
+            listing.calls.change_access(move || api::reinstate(id), move |()| listing.reload());
         }
     };
     let remove = move |_| {
@@ -150,7 +150,7 @@ fn Actions(person: Memo<Option<Person>>, listing: Listing, suspended: Signal<boo
         let text = format!(
             "{email} is logged out at once and has no access any more. To let them in again, invite them anew."
         );
-        let act = move || listing.calls.change(api::remove(id), move |()| listing.reload());
+        let act = move || listing.calls.change_access(move || api::remove(id), move |()| listing.reload());
         listing.calls.ask(Question::new(format!("Remove {email}?"), text, "Remove", act));
     };
     view! {

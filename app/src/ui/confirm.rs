@@ -2,8 +2,8 @@
 
 use leptos::prelude::*;
 
-use crate::look::PeekStored;
-use crate::ui::dialog::Dialog;
+use crate::look::Peek;
+use crate::ui::dialog::{Dialog, open_while_some};
 
 /// What is asked.
 #[derive(Clone)]
@@ -28,34 +28,29 @@ impl Question {
 
 /// Where questions are put.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Confirm {
-    open: RwSignal<bool>,
-    question: StoredValue<Option<Question>>,
-}
+pub(crate) struct Confirm(RwSignal<Option<Question>>);
 
 impl Confirm {
     /// Puts it in the context.
     pub(crate) fn provide() {
-        provide_context(Self { open: RwSignal::new(false), question: StoredValue::new(None) });
+        provide_context(Self(RwSignal::new(None)));
     }
 
     /// Asks.
     pub(crate) fn ask(self, question: Question) {
-        self.question.set_value(Some(question));
-        self.open.set(true);
+        self.0.set(Some(question));
     }
 }
 
 /// The dialog; once per page.
 #[component]
 pub(crate) fn ConfirmDialog() -> impl IntoView {
-    let Confirm { open, question } = expect_context();
-    let part = move |part: fn(&Question) -> String| {
-        question.peek_stored(|question| question.as_ref().map(part).unwrap_or_default())
-    };
+    let Confirm(asked) = expect_context();
+    let open = open_while_some(asked);
+    let part =
+        move |part: fn(&Question) -> String| asked.peek(|question| question.as_ref().map(part).unwrap_or_default());
     let answer = move |_| {
-        open.set(false);
-        if let Some(question) = question.get_value() {
+        if let Some(question) = asked.try_update(Option::take).flatten() {
             question.action.run(());
         }
     };
@@ -63,7 +58,7 @@ pub(crate) fn ConfirmDialog() -> impl IntoView {
         <Dialog id="confirm" open title=move || part(|question| question.title.clone()) alert=true>
             <p class="dialog-text">{part(|question| question.consequence.clone())}</p>
             <div class="dialog-actions">
-                <button type="button" class="button" on:click=move |_| open.set(false)>"Cancel"</button>
+                <button type="button" class="button" on:click=move |_| asked.set(None)>"Cancel"</button>
                 <button type="button" class="button danger" on:click=answer>{part(|question| question.yes.to_owned())}</button>
             </div>
         </Dialog>

@@ -39,7 +39,7 @@ impl IntoResponse for ApiFailure {
 fn status(error: &ApiError) -> StatusCode {
     match error {
         ApiError::SignedOut | ApiError::SecondFactorNeeded => StatusCode::UNAUTHORIZED,
-        ApiError::Forbidden => StatusCode::FORBIDDEN,
+        ApiError::Forbidden | ApiError::StepUpNeeded => StatusCode::FORBIDDEN,
         ApiError::NotFound | ApiError::NewVersion => StatusCode::NOT_FOUND,
         ApiError::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         ApiError::NeedsInsisting { .. } | ApiError::Refused { .. } => StatusCode::CONFLICT,

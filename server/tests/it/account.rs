@@ -79,6 +79,12 @@ async fn from_sign_up_to_log_out_and_in_again() {
     assert_eq!(me(&server, &ann).await.stage, Stage::SignedIn);
     assert_eq!(me(&server, &halfway).await.stage, Stage::SignedOut, "the id of before is worth nothing");
 
+    // So it is when the second factor is shown again.
+    let used = json!({ "code": codes[4] });
+    let again = follow(&ann, &server.call(&ann, Operation::StepUp, &used).await);
+    assert_eq!(me(&server, &again).await.stage, Stage::SignedIn);
+    assert_eq!(me(&server, &ann).await.stage, Stage::SignedOut, "the id of before is worth nothing");
+
     let halfway = follow(&nobody, &server.call(&nobody, Operation::LogIn, &credentials).await);
     let recovery = json!({ "code": codes[3] });
     assert_eq!(server.call(&halfway, Operation::LogInRecoveryCode, &recovery).await.text, r#""signed_in""#);

@@ -102,7 +102,7 @@ async fn a_session_that_names_a_tenant_without_a_role_there_opens_nothing() {
     let person = server.person(tenant, Role::SuperAdministrator).await;
     assert_eq!(server.call(&person, Operation::ListPbxes, &serde_json::json!({})).await.status, StatusCode::OK);
     // A session that names a tenant in which the person has no role.
-    let login = actions::Login { user_id: person.user_id, stage: Stage::SignedIn, tenant_id: Some(other), setup: None };
+    let login = actions::Login::complete(person.user_id, Some(other), server.ctx.now());
     let (cookie, _) = server.session(&login).await;
     let elsewhere = crate::support::Person { cookie, ..person };
     assert_eq!(

@@ -76,7 +76,9 @@ pub fn body(operation: Operation, things: &Things) -> Value {
         }
         Operation::PasswordStrength => json!({ "password": "swordfish", "words": ["fish"] }),
         Operation::LogIn => json!({ "email": "ann@new.test", "password": "wrong password" }),
-        Operation::LogInCode | Operation::LogInRecoveryCode | Operation::ConfirmTotp => json!({ "code": "000000" }),
+        Operation::LogInCode | Operation::LogInRecoveryCode | Operation::StepUp | Operation::ConfirmTotp => {
+            json!({ "code": "000000" })
+        }
         Operation::RequestPasswordReset => json!({ "email": "ann@new.test" }),
         Operation::VerifyEmail | Operation::ResetPassword => {
             json!({ "token": "unknown", "password": crate::support::PASSWORD })

@@ -1,7 +1,6 @@
 //! The pages' view of sessions: whose they are, which are whose business, and that one that is ended is over everywhere.
 
 use http::StatusCode;
-use policy::account::Stage;
 use policy::authz::{Operation, Role};
 use policy::ids::TenantId;
 use policy::sessions::Session;
@@ -16,8 +15,7 @@ impl TestServer {
 
     /// One more session of a person.
     async fn again(&self, person: &Person, tenant: TenantId) -> Person {
-        let login =
-            actions::Login { user_id: person.user_id, stage: Stage::SignedIn, tenant_id: Some(tenant), setup: None };
+        let login = actions::Login::complete(person.user_id, Some(tenant), self.ctx.now());
         let (cookie, session) = self.session(&login).await;
         Person { cookie, session, ..person.clone() }
     }

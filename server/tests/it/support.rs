@@ -120,7 +120,8 @@ impl TestServer {
         store::members::insert(&mut tx, user_id, role, "", self.ctx.now()).await.unwrap();
         tx.commit().await.unwrap();
         let tenant_id = (stage == Stage::SignedIn).then_some(tenant);
-        let (cookie, session) = self.session(&Login { user_id, stage, tenant_id, setup: None }).await;
+        let proven_at = tenant_id.map(|_| self.ctx.now());
+        let (cookie, session) = self.session(&Login { user_id, stage, tenant_id, proven_at, setup: None }).await;
         Person { user_id, email, cookie, session }
     }
 

@@ -40,6 +40,7 @@ fn takes_id(operation: Operation) -> bool {
         | Operation::LogInCode
         | Operation::LogInRecoveryCode
         | Operation::LogOut
+        | Operation::StepUp
         | Operation::RequestPasswordReset
         | Operation::ResetPassword
         | Operation::BeginTotp
