@@ -66,12 +66,18 @@ pub async fn log_in(
     pass: Option<&str>,
 ) -> Result<Login, ActError> {
     let email = people::parse_email(email).map_err(|message| ActError::field("email", message))?;
-    login_guard::turn_away(ctx, visitor.address, pass)?;
+    login_guard::turn_away(ctx, &email, visitor.address, pass)?;
     let begun = Instant::now();
     let mut tx = ctx.store().platform().await?;
     let user = store::people::by_email(&mut tx, &email).await?;
     tx.commit().await?;
-    let made = login_guard::begin(ctx, &email, user.as_ref(), visitor.address, pass).await?;
+    let made = match login_guard::begin(ctx, &email, user.as_ref(), visitor.address, pass).await {
+        Ok(made) => made,
+        Err(error) => {
+            sleep_until(begun + EVEN).await;
+            return Err(error);
+        }
+    };
     let right = ctx.passwords().verify(password, user.as_ref().map(|user| user.password_hash.as_str())).await?;
     match user {
         Some(user) if right => {
@@ -242,11 +248,14 @@ pub async fn step_up(ctx: &Ctx, visitor: &Visitor, code: &str) -> Result<Login, 
     let mut tx = ctx.store().platform().await?;
     let user = store::people::by_id(&mut tx, login.user_id).await?.ok_or(ActError::SignedOut)?;
     tx.commit().await?;
-    let digits = code.chars().filter(|c| !c.is_whitespace()).all(|c| c.is_ascii_digit());
-    let result = if digits {
-        guarded(ctx, user.id, totp::use_code(ctx, &user, code)).await
-    } else {
+    if !code.chars().any(char::is_alphanumeric) {
+        return Err(ActError::field("code", "Enter the code."));
+    }
+    // Recovery codes have letters; codes of apps are typed with spaces and hyphens.
+    let result = if code.chars().any(char::is_alphabetic) {
         guarded(ctx, user.id, use_recovery_code(ctx, user.id, code)).await
+    } else {
+        guarded(ctx, user.id, totp::use_code(ctx, &user, code)).await
     };
     let tenant_id = login.tenant_id.unwrap_or(INSTALLATION);
     log_entry(ctx, visitor, tenant_id, &user.email, Operation::StepUp, result).await?;

@@ -69,10 +69,17 @@ impl<'a> Act<'a> {
         if !allowed {
             return act.finish(Err(ActError::Forbidden)).await;
         }
-        if operation.needs_fresh_factor() && !caller.is_fresh(act.now) {
-            return act.finish(Err(ActError::StepUpNeeded)).await;
+        if operation.needs_fresh_factor()
+            && let Err(error) = act.require_fresh_factor(caller)
+        {
+            return act.finish(Err(error)).await;
         }
         Ok(act)
+    }
+
+    /// For what asks for a fresh second factor only as it is meant here.
+    pub(crate) fn require_fresh_factor(&self, caller: &Caller) -> Result<(), ActError> {
+        if caller.is_fresh(self.now) { Ok(()) } else { Err(ActError::StepUpNeeded) }
     }
 
     /// Begins for somebody whose right to it has been checked by other means: an agent's certificate, a login in progress.

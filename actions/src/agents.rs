@@ -54,6 +54,14 @@ impl Agent {
     }
 }
 
+/// The tenant that a certificate names, which must be from our CA; nothing else of it is looked at.
+///
+/// # Errors
+/// `NotFound` when it names none.
+pub fn tenant_of(certificate_der: &[u8]) -> Result<TenantId, ActError> {
+    ca::identity(certificate_der).map(|(tenant_id, _)| tenant_id).ok_or(ActError::NotFound)
+}
+
 /// Who a certificate is.
 ///
 /// # Errors

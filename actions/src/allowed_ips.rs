@@ -66,6 +66,7 @@ async fn add_inner(act: &mut Act<'_>, caller: &Caller, form: &AllowedIpForm, ins
     let mut existing = store::allowed_ips::all(&mut act.tx).await?;
     refuse_covered(&draft, &existing, None)?;
     warn([allowed_ips::too_wide(&draft.target)], insist)?;
+    guard_wide(act, caller, &draft.target)?;
     let id = AllowedIpId(Uuid::now_v7());
     let lifted_bans = insert_new(act, caller, id, draft, &mut existing).await?;
     act.publish(Topic::AllowedIps);
@@ -103,9 +104,15 @@ async fn edit_inner(
     let lifted_bans = lift_covered(act, caller, &draft.target).await?;
     let cut_off = cut_off(act, caller, &[before.target]).await?;
     warn([allowed_ips::too_wide(&draft.target), cut_off], insist)?;
+    guard_wide(act, caller, &draft.target)?;
     act.publish(Topic::AllowedIps);
     act.raise_revision().await?;
     Ok(Added { id, added: 0, skipped: 0, lifted_bans })
+}
+
+/// Letting so many in that it is advised against takes protection away.
+fn guard_wide(act: &Act<'_>, caller: &Caller, target: &AllowedTarget) -> Result<(), ActError> {
+    if allowed_ips::too_wide(target).is_some() { act.require_fresh_factor(caller) } else { Ok(()) }
 }
 
 /// Deletes entries; answers how many.

@@ -22,12 +22,16 @@ pub(crate) struct Backstage {
 
 impl Backstage {
     /// At most so much at a time.
+    ///
+    /// # Panics
+    /// When the system gives no thread.
     pub(crate) fn new(at_once: usize) -> Self {
         let (work, waiting) = channel::<Work>();
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..at_once {
             let waiting = Arc::clone(&waiting);
-            std::thread::spawn(move || serve(&waiting));
+            let thread = std::thread::Builder::new().name("backstage".to_owned());
+            thread.spawn(move || serve(&waiting)).expect("a thread can be started");
         }
         Self { turns: Arc::new(Semaphore::new(at_once)), work }
     }

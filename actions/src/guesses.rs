@@ -18,8 +18,8 @@ struct Limit {
     most_seconds: i64,
 }
 
-/// For passwords of one account from wherever; [`crate::login_guard`] slows each source down. Few of these seconds are taken by any of
-/// them, the others stay for the owner, who must not be kept out by anybody who knows her e-mail address.
+/// For passwords of one account from wherever; [`crate::login_guard`] slows each source down. No one source can take more than a few of
+/// these seconds, the others stay for the owner, who must not be kept out by anybody who knows her e-mail address.
 const PASSWORD_FROM_ANYWHERE: Limit = Limit { free: 100, first_seconds: 1, most_seconds: 1 };
 /// For six-digit codes: 5 tries, then at most about four in an hour, from wherever: there are few codes. Who makes the owner
 /// wait here knows her password; a new one ends that.

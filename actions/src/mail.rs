@@ -49,12 +49,11 @@ pub(crate) async fn reset(tx: &mut PlatformTx, ctx: &Ctx, email: &str, token: &s
 pub(crate) async fn login_pass(tx: &mut PlatformTx, ctx: &Ctx, email: &str, token: &str) -> Result<(), ActError> {
     let url = &ctx.settings().public_url;
     let body = format!(
-        "Somebody, perhaps you, has typed wrong passwords for your Ringfence account, so that further tries have to wait.\n\n\
+        "Too many wrong passwords were typed, for your Ringfence account or from the network that you use, so that the login has to wait.\n\n\
          Log in without waiting, within one hour:\n{url}/login?pass={token}\n\n\
-         If it wasn't you, your account is being guessed at. It is safe as long as your password is yours alone: nobody gets in without \
-         your second factor, and who guesses gets slower with each try.\n"
+         If you don't want to log in, do nothing: whoever guesses gets slower with each try.\n"
     );
-    Ok(store::mails::insert(tx, email, "Wrong passwords for your account", &body, ctx.now()).await?)
+    Ok(store::mails::insert(tx, email, "Log in without waiting", &body, ctx.now()).await?)
 }
 
 pub(crate) async fn invitation(

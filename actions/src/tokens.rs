@@ -12,6 +12,11 @@ pub(crate) fn link_token() -> String {
     BASE64URL_NOPAD.encode(&bytes)
 }
 
+/// Whether a text may be one of these.
+pub(crate) fn is_link_token(text: &str) -> bool {
+    BASE64URL_NOPAD.decode(text.as_bytes()).is_ok_and(|bytes| bytes.len() == 32)
+}
+
 /// A token of a tenant, for links that are followed by who isn't logged in.
 pub(crate) fn of_tenant(tenant: TenantId, token: &str) -> String {
     format!("{}.{token}", tenant.0.simple())

@@ -120,8 +120,7 @@ async fn reach_one(address: SocketAddr, from: Option<IpAddr>) -> std::io::Result
     socket.connect(address).await
 }
 
-/// Connects. A server to which a whole fleet comes back at once is busy, and who gives up, and comes again, makes it busier: what is
-/// waited for longest is the handshake with a machine that answers.
+/// Connects, TCP and TLS within 15 s: an agent that gives up and comes again makes a busy server busier.
 pub async fn connect(way: &Way, config: ClientConfig) -> anyhow::Result<Channel> {
     let Way { server, from } = way.clone();
     let connector = TlsConnector::from(Arc::new(config));

@@ -237,7 +237,8 @@ impl FormState {
     }
 
     fn attempt(self, insisting: bool, insist: &'static str, attempt: Attempt) {
-        if self.busy.get_untracked() {
+        // Asked again after a question, the form may be gone.
+        if self.busy.try_get_untracked() != Some(false) {
             return;
         }
         self.busy.set(true);

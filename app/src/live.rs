@@ -186,7 +186,7 @@ impl Live {
             Ok(me) if me.stage != Stage::SignedIn => browser::load_login(),
             Ok(me) if me.current.as_ref().map(|current| current.tenant_id) == self.tenant.get_value() => self.connect(),
             Ok(_) => browser::reload(),
-            // It is asked again, and told.
+            // The new stream says whether the session is over.
             Err(_) => set_timeout(move || self.connect(), Duration::from_secs(3)),
         }
     }

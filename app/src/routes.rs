@@ -26,7 +26,7 @@ use crate::people::page::PeoplePage;
 use crate::sessions::page::SessionsPage;
 use crate::ui::confirm::{Confirm, ConfirmDialog};
 use crate::ui::states::Failed;
-use crate::ui::step_up::{StepUp, StepUpDialog};
+use crate::ui::step_up::StepUp;
 use crate::ui::toast::{ToastRegion, Toasts};
 
 /// The whole portal.
@@ -63,7 +63,6 @@ pub fn App() -> impl IntoView {
             </Routes>
         </Router>
         <ConfirmDialog />
-        <StepUpDialog />
         <ToastRegion />
     }
 }

@@ -40,6 +40,8 @@ const SOURCES: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 
 /// Measures all that needs it, or says why not.
 pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
+    // What the parts before have written goes to the disk first: it would be waited for by whatever is measured here.
+    rustix::fs::sync();
     say(
         "A real Asterisk, the released agent with nftables beside it, the released server; attackers in a network namespace",
     );

@@ -86,7 +86,7 @@ async fn refused(router: &Router, from: u32, email: &str) -> anyhow::Result<Dura
     let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 1, 0, 0)) + from);
     let begun = Instant::now();
     let (status, answer) = log_in(&mut Browser::new(router, address.into()), email, "wrong").await?;
-    ensure!(status == StatusCode::UNPROCESSABLE_ENTITY || answer["code"] == "invalid", "{status} {answer}");
+    ensure!(status == StatusCode::UNPROCESSABLE_ENTITY && answer["code"] == "invalid", "{status} {answer}");
     Ok(begun.elapsed())
 }
 

@@ -12,6 +12,13 @@ CREATE TABLE login_failures (
 CREATE INDEX login_failures_last_idx ON login_failures (last_at);
 GRANT SELECT, INSERT, UPDATE, DELETE ON login_failures TO ringfence_app;
 
+-- Sources that have come to the end of a ladder, and until when they wait.
+CREATE TABLE login_waits (
+    source text PRIMARY KEY,
+    until timestamptz NOT NULL
+);
+GRANT SELECT, INSERT, UPDATE, DELETE ON login_waits TO ringfence_app;
+
 -- Links by mail with which the owner of an account that others guess at doesn't have to wait.
 CREATE TABLE login_passes (
     token_hash bytea PRIMARY KEY,

@@ -304,6 +304,10 @@ impl Operation {
         matches!(
             self,
             Self::InvitePerson
+                | Self::ResendInvitation
+                | Self::RenewEnrolment
+                | Self::RevokePbx
+                | Self::RemovePbx
                 | Self::ChangeRole
                 | Self::SuspendPerson
                 | Self::ReinstatePerson

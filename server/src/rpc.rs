@@ -1,6 +1,7 @@
 //! What agents talk to: gRPC over TLS 1.3. `Enrolment` takes callers without a certificate; `AgentLink` none without.
 //! Who an agent is comes from its certificate, looked up in the database at the beginning of each stream.
 
+mod arrivals;
 mod enrolment;
 mod link;
 mod newcomers;
@@ -11,7 +12,6 @@ mod roll;
 mod tls;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use actions::{ActError, Ctx};
@@ -20,19 +20,17 @@ use ipnet::IpNet;
 use proto::pb::agent_link_server::AgentLinkServer;
 use proto::pb::enrolment_server::EnrolmentServer;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::http::limits::Limit;
 
+use arrivals::Arrivals;
+
 /// How long a peer may leave a ping unanswered.
 const PING_TIMEOUT: Duration = Duration::from_secs(8);
 /// How often an otherwise silent connection is pinged.
 const PING_EVERY: Duration = Duration::from_secs(5);
-
-/// So many streams are looked up, or noted, in the database at a time; more would take it from everything else.
-const ARRIVING: usize = 32;
 
 /// The port of the agents.
 #[derive(Debug)]
@@ -68,15 +66,15 @@ pub async fn serve(
 pub async fn serve_port(ctx: Ctx, port: Port, stopping: CancellationToken) -> anyhow::Result<()> {
     let Port { listener, names, enrolments, trusted_proxies } = port;
     let config = tls::config(&ctx, &names)?;
-    let arriving = Arc::new(Semaphore::new(ARRIVING));
-    let connections = tls::accept(listener, config, trusted_proxies, Arc::clone(&arriving), stopping.clone());
+    let arrivals = Arrivals::new();
+    let connections = tls::accept(listener, config, trusted_proxies, arrivals.clone(), stopping.clone());
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         // An agent has one stream; what opens many is no agent.
         .max_concurrent_streams(8)
         .add_service(EnrolmentServer::new(enrolment::Enrolment::new(ctx.clone(), enrolments)))
-        .add_service(AgentLinkServer::new(link::Links::new(ctx, arriving, stopping.clone())))
+        .add_service(AgentLinkServer::new(link::Links::new(ctx, arrivals, stopping.clone())))
         .serve_with_incoming_shutdown(connections, stopping.cancelled_owned())
         .await
         .context("serving agents")

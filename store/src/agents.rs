@@ -132,15 +132,15 @@ pub async fn by_certificate(
 
 /// What a stream of a PBX found that began.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct Arrival {
     /// The node that serves an older stream, if there is one that is alive.
     pub older_on: Option<Uuid>,
     /// What is written down of what its agent has in force.
     pub written: Told,
     /// It withheld something when it was last heard.
-    pub withheld: bool,
+    pub withheld_before: bool,
     /// More than one certificate of it holds.
-    pub certificates: bool,
+    pub several_certificates: bool,
 }
 
 /// An agent's stream begins on a node; it replaces an older one. Answers what was there before; `None` when there is no such PBX, or it
@@ -151,7 +151,7 @@ pub async fn connected(
     (link_id, node_id): (Uuid, Uuid),
     described: &Described,
     now: OffsetDateTime,
-) -> Result<Option<Found>, StoreError> {
+) -> Result<Option<Arrival>, StoreError> {
     let row = sqlx::query!(
         r#"UPDATE pbxes AS p SET link_id = $2, node_id = $3, last_seen_at = $4, agent_version = $5, hostname = $6, pbx_kind = $7,
                 pbx_version = $8, firewall = $9
@@ -173,7 +173,7 @@ pub async fn connected(
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(row.map(|row| Found {
+    Ok(row.map(|row| Arrival {
         older_on: row.older_on,
         written: Told {
             health: None,
@@ -184,8 +184,8 @@ pub async fn connected(
                 .map(|digest| AppliedPolicy { revision: row.applied_revision, digest, took_us: None }),
             bans: Some(AppliedBans { seq: row.applied_ban_seq, took_us: None }),
         },
-        withheld: row.withheld,
-        certificates: row.certificates,
+        withheld_before: row.withheld,
+        several_certificates: row.certificates,
     }))
 }
 

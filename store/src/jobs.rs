@@ -37,6 +37,7 @@ pub async fn sweep_platform(store: &Store, now: OffsetDateTime) -> Result<(), St
     sqlx::query!("DELETE FROM mails WHERE created_at <= $1", now - Duration::days(7)).execute(tx.conn()).await?;
     sqlx::query!("DELETE FROM guesses WHERE last_at <= $1", now - Duration::days(1)).execute(tx.conn()).await?;
     sqlx::query!("DELETE FROM login_failures WHERE last_at <= $1", now - Duration::days(1)).execute(tx.conn()).await?;
+    sqlx::query!("DELETE FROM login_waits WHERE until <= $1", now).execute(tx.conn()).await?;
     sqlx::query!("DELETE FROM login_passes WHERE expires_at <= $1", now).execute(tx.conn()).await?;
     tx.commit().await
 }

@@ -16,10 +16,10 @@ pub struct Tried {
     pub everywhere: i64,
     /// When the last of those was.
     pub everywhere_at: Option<OffsetDateTime>,
-    /// How many accounts were tried lately.
+    /// How many accounts failed lately.
     pub accounts: i64,
-    /// When the last of those was.
-    pub accounts_at: Option<OffsetDateTime>,
+    /// Until when it has to wait whatever the counts say.
+    pub until: Option<OffsetDateTime>,
 }
 
 /// How a source has tried, and tried at an account. Failures at an account count while its last one is after `since`; accounts, while it
@@ -31,9 +31,10 @@ pub async fn tried(
     (since, lately): (OffsetDateTime, OffsetDateTime),
 ) -> Result<Tried, StoreError> {
     let row = sqlx::query!(
-        r#"SELECT COALESCE(SUM(failures) FILTER (WHERE account = $2), 0) AS "here!", MAX(last_at) FILTER (WHERE account = $2 AND failures > 0) AS here_at,
-                  COALESCE(SUM(failures), 0) AS "everywhere!", MAX(last_at) FILTER (WHERE failures > 0) AS everywhere_at,
-                  COUNT(*) FILTER (WHERE last_at > $4) AS "accounts!", MAX(last_at) AS accounts_at
+        r#"SELECT COALESCE(SUM(failures) FILTER (WHERE account = $2), 0) AS "here!", MAX(last_at) FILTER (WHERE account = $2) AS here_at,
+                  COALESCE(SUM(failures), 0) AS "everywhere!", MAX(last_at) AS everywhere_at,
+                  COUNT(*) FILTER (WHERE last_at > $4) AS "accounts!",
+                  (SELECT until FROM login_waits WHERE source = $1) AS until
            FROM login_failures WHERE source = $1 AND last_at > $3"#,
         source,
         account,
@@ -48,7 +49,7 @@ pub async fn tried(
         everywhere: row.everywhere,
         everywhere_at: row.everywhere_at,
         accounts: row.accounts,
-        accounts_at: row.accounts_at,
+        until: row.until,
     })
 }
 
@@ -75,25 +76,17 @@ pub async fn count(
     Ok(())
 }
 
-/// Notes that an account was tried, though nothing was looked at; answers whether that is new.
-pub async fn note(
-    tx: &mut PlatformTx,
-    source: &str,
-    account: &[u8],
-    user: Option<UserId>,
-    now: OffsetDateTime,
-) -> Result<bool, StoreError> {
-    let done = sqlx::query!(
-        "INSERT INTO login_failures (source, account, user_id, failures, last_at) VALUES ($1, $2, $3, 0, $4)
-         ON CONFLICT (source, account) DO NOTHING",
+/// Makes a source wait, whatever becomes of the counts.
+pub async fn make_wait(tx: &mut PlatformTx, source: &str, until: OffsetDateTime) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO login_waits (source, until) VALUES ($1, $2)
+         ON CONFLICT (source) DO UPDATE SET until = GREATEST(login_waits.until, $2)",
         source,
-        account,
-        user.map(|user| user.0),
-        now
+        until
     )
     .execute(tx.conn())
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(())
 }
 
 /// Forgets what failed at an account from a source, and nothing else.
@@ -104,16 +97,21 @@ pub async fn clear(tx: &mut PlatformTx, source: &str, account: &[u8]) -> Result<
     Ok(())
 }
 
-/// The people whose accounts a source has tried since.
-pub async fn people(tx: &mut PlatformTx, source: &str, since: OffsetDateTime) -> Result<Vec<UserId>, StoreError> {
-    let ids = sqlx::query_scalar!(
-        r#"SELECT DISTINCT user_id AS "user_id!" FROM login_failures WHERE source = $1 AND last_at > $2 AND user_id IS NOT NULL"#,
+/// The people at whose accounts a source has failed since, and how often.
+pub async fn people(
+    tx: &mut PlatformTx,
+    source: &str,
+    since: OffsetDateTime,
+) -> Result<Vec<(UserId, i64)>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT user_id AS "user_id!", SUM(failures) AS "failures!" FROM login_failures
+           WHERE source = $1 AND last_at > $2 AND user_id IS NOT NULL GROUP BY user_id"#,
         source,
         since
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(ids.into_iter().map(UserId).collect())
+    Ok(rows.into_iter().map(|row| (UserId(row.user_id), row.failures)).collect())
 }
 
 /// Keeps a pass under the hash of its token.

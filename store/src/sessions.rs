@@ -161,6 +161,19 @@ pub async fn in_tenant(
     Ok(rows.into_iter().filter_map(|row| row.session(this)).collect())
 }
 
+/// The addresses from which people work in the tenant.
+pub async fn addresses(tx: &mut TenantTx, now: OffsetDateTime) -> Result<Vec<String>, StoreError> {
+    let tenant = tx.tenant().to_string();
+    Ok(sqlx::query_scalar!(
+        r#"SELECT DISTINCT data -> 'origin' ->> 'address' AS "address!" FROM sessions
+           WHERE data -> 'login' ->> 'tenant_id' = $1 AND data -> 'origin' ->> 'address' IS NOT NULL AND expires_at > $2"#,
+        tenant,
+        now
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
 /// Whose session in the transaction's tenant that is.
 pub async fn owner_in_tenant(tx: &mut TenantTx, id: SessionId) -> Result<Option<UserId>, StoreError> {
     let tenant = tx.tenant().to_string();

@@ -64,13 +64,13 @@ async fn connected_inner(
         // It ends the older stream. After a node was killed a whole fleet comes back, and nobody has to.
         act.raise_roster().await?;
     }
-    if (found.withheld || !hello.withheld.is_empty())
+    if (found.withheld_before || !hello.withheld.is_empty())
         && store::agents::withheld(&mut act.tx, agent.pbx_id, &hello.withheld).await?
     {
         note_withheld(act, &hello.withheld);
     }
     // The one before it was kept until this one was seen to work.
-    if found.certificates
+    if found.several_certificates
         && store::agents::revoke_certificates(&mut act.tx, agent.pbx_id, Some(&agent.fingerprint), now).await? > 0
     {
         act.detail("certificate", data_encoding::HEXLOWER.encode(&agent.fingerprint));

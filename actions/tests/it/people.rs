@@ -86,6 +86,7 @@ async fn links_end() {
     refused(invitations::accept(&portal.ctx, &visitor(None), &first, PASSWORD).await);
     invitations::show(&portal.ctx, &visitor(None), &second).await.unwrap();
     portal.advance(Duration::days(7) + Duration::SECOND);
+    let owner = actions::Caller { proven_at: Some(portal.ctx.now()), ..owner };
     refused(invitations::show(&portal.ctx, &visitor(None), &second).await);
     refused(invitations::accept(&portal.ctx, &visitor(None), &second, PASSWORD).await);
     people::resend_invitation(&portal.ctx, &owner, id).await.unwrap();

@@ -23,6 +23,7 @@ use crate::ui::menu::Menu;
 use crate::ui::page_header::{PageHeader, counted};
 use crate::ui::selection::Selection;
 use crate::ui::states::{Empty, Failed, SkeletonRows};
+use crate::ui::step_up::StepUpDialog;
 use crate::ui::table::{Pager, Pages, SearchField, use_table_keys};
 
 const TITLE: &str = "Allowed IPs";
@@ -191,6 +192,7 @@ fn List(page: Result<Page<AllowedIp>, ApiError>, search: Memo<String>) -> impl I
         </section>
         <AllowDialog editing listing />
         <ImportDialog open=importing listing />
+        <StepUpDialog />
     }
 }
 

@@ -21,6 +21,7 @@ use crate::pbxes::safety::Safety;
 use crate::ui::icon::{Glyph, Icon};
 use crate::ui::page_header::PageHeader;
 use crate::ui::states::{Empty, Failed, SkeletonRows};
+use crate::ui::step_up::StepUpDialog;
 use crate::ui::table::use_table_keys;
 use crate::ui::when::When;
 
@@ -141,5 +142,6 @@ fn List(pbxes: Result<Vec<Pbx>, ApiError>, limit: Result<PhoneLossLimit, ApiErro
         <AddDialog open=adding listing />
         <CommandDialog listing />
         <RenameDialog listing />
+        <StepUpDialog />
     }
 }

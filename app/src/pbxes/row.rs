@@ -180,7 +180,9 @@ fn RowMenu(pbx: Memo<Option<Pbx>>, listing: Listing) -> impl IntoView {
     let rename = move |_| listing.renaming.set(id());
     let renew = move |_| {
         if let Some((id, _)) = id() {
-            listing.calls.change(api::renew_enrolment(id), move |command| listing.command.set(Some(command)));
+            listing
+                .calls
+                .change_access(move || api::renew_enrolment(id), move |command| listing.command.set(Some(command)));
         }
     };
     let revoke = move |_| {
@@ -188,7 +190,7 @@ fn RowMenu(pbx: Memo<Option<Pbx>>, listing: Listing) -> impl IntoView {
         let text = format!(
             "{name} is cut from Ringfence at once. It keeps what it enforces, and gets no changes until you connect it again."
         );
-        let act = move || listing.calls.change(api::revoke(id), move |()| listing.reload());
+        let act = move || listing.calls.change_access(move || api::revoke(id), move |()| listing.reload());
         listing.calls.ask(Question::new(format!("Revoke {name}?"), text, "Revoke", act));
     };
     let remove = move |_| {
@@ -196,7 +198,7 @@ fn RowMenu(pbx: Memo<Option<Pbx>>, listing: Listing) -> impl IntoView {
         let text = format!(
             "{name} is cut from Ringfence, and what is known of it is deleted. Its firewall keeps its last rules until the agent is uninstalled. This can't be undone."
         );
-        let act = move || listing.calls.change(api::remove(id), move |()| listing.reload());
+        let act = move || listing.calls.change_access(move || api::remove(id), move |()| listing.reload());
         listing.calls.ask(Question::new(format!("Remove {name}?"), text, "Remove", act));
     };
     let connectable =

@@ -64,10 +64,16 @@ fn Row(invitation: Memo<Option<Invitation>>, listing: Listing, may_write: bool) 
     });
     let resend = move |_| {
         let Some(Invitation { id, email, .. }) = one() else { return };
-        listing.calls.change(api::resend_invitation(id), move |()| {
-            listing.calls.toasts.say(format!("Sent to {email} again. The link of the mail before no longer works."));
-            listing.reload();
-        });
+        listing.calls.change_access(
+            move || api::resend_invitation(id),
+            move |()| {
+                listing
+                    .calls
+                    .toasts
+                    .say(format!("Sent to {email} again. The link of the mail before no longer works."));
+                listing.reload();
+            },
+        );
     };
     let withdraw = move |_| {
         let Some(Invitation { id, email, .. }) = one() else { return };

@@ -21,6 +21,7 @@ use crate::people::row::Rows;
 use crate::ui::icon::{Glyph, Icon};
 use crate::ui::page_header::PageHeader;
 use crate::ui::states::{Empty, Failed, SkeletonRows};
+use crate::ui::step_up::StepUpDialog;
 use crate::ui::table::{SearchField, use_table_keys};
 use crate::ui::when::When;
 
@@ -140,5 +141,6 @@ fn List(people: Result<People, ApiError>) -> impl IntoView {
         <Roles />
         <InviteDialog open=inviting listing />
         <RoleDialog listing />
+        <StepUpDialog />
     }
 }

@@ -1,5 +1,4 @@
-//! The second factor asked for once more, before what changes who has access or takes protection away. One dialog for the whole page; what was
-//! under way goes on after it.
+//! The second factor asked for once more, before what changes who has access or takes protection away. What was under way goes on after it.
 
 use leptos::prelude::*;
 
@@ -24,7 +23,7 @@ impl StepUp {
     }
 }
 
-/// The dialog; once per page.
+/// The dialog; once on each page that may ask. Not in the frame, whose code every page begins with.
 #[component]
 pub(crate) fn StepUpDialog() -> impl IntoView {
     let StepUp(then) = expect_context();

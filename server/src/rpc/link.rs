@@ -1,7 +1,6 @@
 //! `AgentLink`: the one long stream of an agent, and the task that serves it.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use actions::agents::{self, Agent, AppliedBans, AppliedPolicy, Health, Told};
@@ -9,7 +8,6 @@ use actions::{ActError, Ctx, chain};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use policy::bans::BanDigest;
-use policy::ids::PbxId;
 use policy::metrics::{POLICIES_REFUSED, REPORT_SECONDS, STREAMS_OPENED};
 use policy::pbxes::HEARTBEAT_SECONDS;
 use policy::reports::{ReportBatch, ReportEvent};
@@ -17,7 +15,7 @@ use policy::sync::credible;
 use proto::LEAVING;
 use proto::convert::{FromAgent, FromServer, Hello, ReportAck, Welcome};
 use proto::pb;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::arrivals::Arrivals;
 use super::outbox::Outbox;
 use super::paces::Paces;
 use super::roll::{End, News, Place, Roll};
@@ -49,7 +48,7 @@ const LATELY: Duration = Duration::from_secs(HEARTBEAT_SECONDS as u64 + 1);
 /// So many bans a second are taken from one PBX in the long run; a real attack brings far fewer, and what a stolen certificate may
 /// write has an end. Who reports faster is read later.
 const BANS_PER_SECOND: u32 = 50;
-/// One PBX may have so many streams at a time: its own, and those that haven't noticed yet that they are over.
+/// A PBX may have so many streams at a time with one certificate: its own, and those that haven't noticed yet that they are over.
 const STREAMS: usize = 4;
 /// A stream that begins sooner than this after the one before is read later.
 const A_STREAM: Duration = Duration::from_secs(1);
@@ -60,16 +59,16 @@ const AUDITED: u32 = BANS_PER_SECOND;
 pub(super) struct Links {
     ctx: Ctx,
     roll: Roll,
-    streams: Counted<PbxId>,
+    streams: Counted<Vec<u8>>,
     paces: Paces,
-    arriving: Arc<Semaphore>,
+    arrivals: Arrivals,
     stopping: CancellationToken,
 }
 
 impl Links {
-    pub(super) fn new(ctx: Ctx, arriving: Arc<Semaphore>, stopping: CancellationToken) -> Self {
+    pub(super) fn new(ctx: Ctx, arrivals: Arrivals, stopping: CancellationToken) -> Self {
         let roll = Roll::new(ctx.clone(), stopping.clone());
-        Self { roll, streams: Counted::new(STREAMS), paces: Paces::default(), arriving, ctx, stopping }
+        Self { roll, streams: Counted::new(STREAMS), paces: Paces::default(), arrivals, ctx, stopping }
     }
 }
 
@@ -82,12 +81,14 @@ impl pb::agent_link_server::AgentLink for Links {
             request.peer_certs().ok_or_else(|| Status::unauthenticated("this call needs the certificate of a PBX"))?;
         let certificate =
             certificates.first().ok_or_else(|| Status::unauthenticated("this call needs the certificate of a PBX"))?;
+        // By certificate, before it waits for anything: one that was revoked takes no place of the one in use.
+        let held = self.streams.take(certificate.to_vec());
+        let held = held.ok_or_else(|| Status::resource_exhausted("this PBX has too many streams"))?;
+        let tenant = agents::tenant_of(certificate).map_err(status)?;
         let agent = {
-            let _arriving = self.arriving.acquire().await;
+            let _turn = self.arrivals.turn(tenant).await;
             agents::identify(&self.ctx, certificate).await.map_err(status)?
         };
-        let held = self.streams.take(agent.pbx_id);
-        let held = held.ok_or_else(|| Status::resource_exhausted("this PBX has too many streams"))?;
         let (out, stream) = mpsc::channel(IN_FLIGHT);
         let agent_id = agent.pbx_id;
         let link = Link {
@@ -99,7 +100,7 @@ impl pb::agent_link_server::AgentLink for Links {
             storing: FuturesUnordered::new(),
             read_from: self.paces.take(agent_id).unwrap_or_else(Instant::now),
             paces: self.paces.clone(),
-            arriving: Arc::clone(&self.arriving),
+            arrivals: self.arrivals.clone(),
             _held: held,
             stopping: self.stopping.clone(),
         };
@@ -124,8 +125,8 @@ struct Link {
     /// From when on the next message of the agent is read.
     read_from: Instant,
     paces: Paces,
-    arriving: Arc<Semaphore>,
-    _held: Held<PbxId>,
+    arrivals: Arrivals,
+    _held: Held<Vec<u8>>,
     stopping: CancellationToken,
 }
 
@@ -173,7 +174,7 @@ impl Link {
         };
         let hello = agents::Hello { agent_version, hostname, pbx_kind, pbx_version, firewall, withheld };
         let written = {
-            let _arriving = self.arriving.acquire().await;
+            let _turn = self.arrivals.turn(self.agent.tenant_id).await;
             agents::connected(&self.ctx, &self.agent, self.id, hello).await.map_err(status)?
         };
         tracing::info!(tenant.id = %self.agent.tenant_id, pbx.id = %self.agent.pbx_id, "An agent connected");

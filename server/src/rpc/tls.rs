@@ -18,13 +18,14 @@ use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
+use super::arrivals::Arrivals;
 use super::newcomers::{Newcomer, Newcomers};
 use super::proxied;
 use crate::connections::{Connections, Most, Place};
@@ -69,14 +70,14 @@ pub(super) fn config(ctx: &Ctx, names: &[String]) -> anyhow::Result<Arc<ServerCo
     Ok(Arc::new(config))
 }
 
-/// Connections whose handshake has succeeded. Nobody is let in while others, who have come before, wait for `arriving`: of a fleet that
+/// Connections whose handshake has succeeded. Nobody is let in while others, who have come before, wait for their turn at the database: of a fleet that
 /// comes back, those who are inside get through, and the others wait at the door, where it costs nothing. Let in all at once, most would
 /// lose patience half-way, and come again.
 pub(super) fn accept(
     listener: TcpListener,
     config: Arc<ServerConfig>,
     trusted_proxies: Vec<IpNet>,
-    arriving: Arc<Semaphore>,
+    arrivals: Arrivals,
     stopping: CancellationToken,
 ) -> impl Stream<Item = io::Result<AgentStream>> + use<> {
     let (sender, receiver) = mpsc::channel(16);
@@ -86,7 +87,7 @@ pub(super) fn accept(
         connections: Connections::new(Most { source: PER_SOURCE, site: PER_SITE, all: descriptors::of_agents() }, &[]),
         trusted_proxies,
         unnamed: Counted::new(UNNAMED),
-        arriving,
+        arrivals,
         inside: sender,
     });
     tokio::spawn(async move {
@@ -117,13 +118,14 @@ struct Door {
     trusted_proxies: Vec<IpNet>,
     /// Connections of load balancers that have not said yet whose they are.
     unnamed: Counted<()>,
-    /// Whom the database is asked about at the moment.
-    arriving: Arc<Semaphore>,
+    /// Streams that are being looked up, or noted.
+    arrivals: Arrivals,
     inside: mpsc::Sender<io::Result<AgentStream>>,
 }
 
 impl Door {
     async fn meet(self: &Arc<Self>, mut stream: TcpStream, peer: SocketAddr) {
+        self.arrivals.pass().await;
         let ip = peer.ip().to_canonical();
         if !self.trusted_proxies.iter().any(|net| net.contains(&ip)) {
             self.let_in(stream, peer).await;
@@ -144,8 +146,6 @@ impl Door {
     }
 
     async fn let_in(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        // Its turn is all that is wanted: it comes after theirs. Nobody closes it.
-        drop(self.arriving.acquire().await);
         let Some(place) = self.connections.admit(peer.ip()) else {
             tracing::debug!(%peer, "no connection is left for this source");
             return;

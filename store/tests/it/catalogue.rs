@@ -7,7 +7,7 @@ use store::testing::TestDb;
 use crate::world::connect;
 
 /// Tables that belong to no tenant, and why.
-const WITHOUT_TENANT: [(&str, &str); 13] = [
+const WITHOUT_TENANT: [(&str, &str); 14] = [
     ("tenants", "is the tenant; its id is compared"),
     ("platform_secrets", "secrets of the installation, sealed with the master key"),
     ("slugs", "short names are public"),
@@ -18,6 +18,7 @@ const WITHOUT_TENANT: [(&str, &str); 13] = [
     ("password_resets", "a person's"),
     ("guesses", "before it is known who somebody is"),
     ("login_failures", "before it is known who somebody is"),
+    ("login_waits", "before it is known who somebody is"),
     ("login_passes", "a person's"),
     ("mails", "to a person"),
     ("nodes", "the installation's: which of its servers are alive"),
