@@ -57,7 +57,7 @@ pub async fn password_strength(ctx: &Ctx, password: &str, words: &[String]) -> R
 }
 
 /// Checks e-mail address and password; the second factor is still to come. A wrong address takes as long as a wrong password,
-/// though the log of a known one takes longer to write. `pass` is the token of the link that is mailed to who has to wait.
+/// though the log of a known one takes longer to write. `pass` is the token of the link that is mailed to whoever has to wait.
 pub async fn log_in(
     ctx: &Ctx,
     visitor: &Visitor,

@@ -1,5 +1,5 @@
 //! Guesses at passwords, slowed down. Whoever mistypes waits for seconds; a source that fails often waits for minutes, and then for a day;
-//! one that fails at many accounts waits for a day, and is blocked at the PBXes of those whom it tried. What others do from elsewhere makes
+//! one that fails at many accounts waits for a day, and is blocked at the PBXes of those whom it attacks. What others do from elsewhere makes
 //! an owner wait for a second at most, and a link by mail takes her past even that.
 
 use std::collections::{BTreeMap, HashMap};

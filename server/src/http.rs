@@ -135,6 +135,8 @@ fn api(ctx: &Ctx, limits: &Limits, heavy: &Heavy) -> Router {
 fn can_be_guessed(operation: Operation) -> bool {
     match operation.need() {
         Need::Nothing | Need::Password => operation.changes(),
+        // Codes are few, whoever is asked for one.
+        Need::Session if operation == Operation::StepUp => true,
         Need::Session | Need::Permission(_) | Need::EnrolmentToken | Need::PbxCertificate => false,
     }
 }

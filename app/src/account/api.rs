@@ -43,7 +43,7 @@ pub async fn verify_email(token: String, password: String) -> Result<Stage, ApiE
     context::start_session(&login).await
 }
 
-/// Logs in up to the second factor. `pass` is the token of the link that is mailed to who has to wait.
+/// Logs in up to the second factor. `pass` is the token of the link that is mailed to whoever has to wait.
 #[server(prefix = "/api", endpoint = "account/log_in", input = Json, output = Json)]
 pub async fn log_in(email: String, password: String, pass: Option<String>) -> Result<Stage, ApiError> {
     let (ctx, visitor) = context::visitor().await?;
